@@ -1,0 +1,1 @@
+"""Student records: a REST service for the students of a small department."""

@@ -1,0 +1,37 @@
+"""The tables: their columns and what each database needs to know of them."""
+
+from typing import Any
+
+from advanced_alchemy.base import DefaultBase
+from sqlalchemy import BigInteger, Double, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+MYSQL: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",  # compares and sorts as SQLite does
+}
+
+
+class Student(DefaultBase):
+    """One student. A file that the tutorial wrote has the same columns, all but the id nullable."""
+
+    __tablename__ = "students"
+    __table_args__ = MYSQL | {"sqlite_autoincrement": True}  # an id is never given twice
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    department: Mapped[str] = mapped_column(String(100))
+    cgpa: Mapped[float] = mapped_column(Double)
+
+
+class IdempotencyKey(DefaultBase):
+    """A key that a client sent with a request, and the answer that it got."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (UniqueConstraint("created_at", "key"), MYSQL)  # unique anyway; it finds the old ones
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(BigInteger)

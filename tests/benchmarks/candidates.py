@@ -1,0 +1,106 @@
+"""Who is compared, and the command that starts each of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.benchmarks.isolation import run_isolated
+
+DatabaseKind = Literal["sqlite", "mariadb"]
+
+BASELINE = "tutorial"
+SERVICE = "service"
+PEERS = "tests.benchmarks.peers"
+SERVERS = {
+    "uvicorn": "--host 127.0.0.1 --port {port} --loop uvloop --http httptools --no-access-log",
+    "gunicorn": "--bind 127.0.0.1:{port} --workers 1 --worker-class gthread --threads 8 --no-control-socket",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One stack with the common API: what it is made of, its server, and the databases that it is measured on."""
+
+    name: str
+    label: str
+    application: str
+    packages: str
+    server: Literal["uvicorn", "gunicorn"] = "uvicorn"
+    databases: tuple[DatabaseKind, ...] = ("sqlite", "mariadb")
+    stores: bool = True
+
+    @property
+    def is_bound(self) -> bool:
+        """A bound shows what is possible; it is no stack to choose."""
+        return self.name.startswith("bound_")
+
+    def serve(self, port: int) -> list[str]:
+        """Return the command for one worker on a port of 127.0.0.1, without an access log."""
+        return self.run(self.server, self.application, *SERVERS[self.server].format(port=port).split())
+
+    def run(self, module: str, *arguments: str) -> list[str]:
+        """Return the command that runs a module with this candidate's own packages alone."""
+        server = {"uvicorn", "uvloop", "httptools"} if self.server == "uvicorn" else {"gunicorn"}
+        return run_isolated(module, server.union(self.packages.split()), arguments)
+
+
+CANDIDATES = (
+    Candidate(SERVICE, "this service", "litestar_app.main:app", "student-records"),
+    Candidate(
+        BASELINE,
+        "tutorial: FastAPI, sync ORM",
+        f"{PEERS}.tutorial:app",
+        "fastapi sqlalchemy pymysql",
+    ),
+    Candidate(
+        "sqlmodel",
+        "FastAPI, async SQLModel",
+        f"{PEERS}.fastapi_sqlmodel:app",
+        "fastapi sqlmodel sqlalchemy[asyncio] aiosqlite asyncmy",
+    ),
+    Candidate(
+        "litestar_aa",
+        "Litestar, async AA service",
+        f"{PEERS}.litestar_aa:app",
+        "litestar advanced-alchemy pydantic sqlalchemy[asyncio] aiosqlite asyncmy",
+    ),
+    Candidate(
+        "flask",
+        "Flask, sync ORM",
+        f"{PEERS}.flask_app:app",
+        "flask sqlalchemy pymysql",
+        server="gunicorn",
+    ),
+    Candidate(
+        "drf",
+        "Django REST framework",
+        f"{PEERS}.drf:app",
+        "django djangorestframework pymysql",
+        server="gunicorn",
+    ),
+    Candidate(
+        "bound_litestar",
+        "bound: Litestar, no database",
+        f"{PEERS}.bound_litestar:app",
+        "litestar",
+        databases=("sqlite",),
+        stores=False,
+    ),
+    Candidate(
+        "bound_asgi",
+        "bound: bare ASGI, sqlite3",
+        f"{PEERS}.bound_asgi:app",
+        "msgspec",
+        databases=("sqlite",),
+    ),
+)
+
+
+def select_candidates(names: str | None) -> list[Candidate]:
+    """Take the candidates that a comma list names, all of them for None; ValueError for a name of nobody."""
+    if names is None:
+        return list(CANDIDATES)
+    wanted = set(names.split(","))
+    if unknown := wanted - {candidate.name for candidate in CANDIDATES}:
+        known = ", ".join(candidate.name for candidate in CANDIDATES)
+        raise ValueError(f"no candidate {', '.join(sorted(unknown))}; there are {known}")
+    return [candidate for candidate in CANDIDATES if candidate.name in wanted]

@@ -1,0 +1,123 @@
+"""What every test has: a fresh database on SQLite and on MariaDB, and the service in front of it."""
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from tests.mariadb import MISSING, MariaDB, is_installed, run_mariadb
+from tests.service import ANANYA, serve_database
+
+Rows = list[tuple[Any, ...]]
+FRAME = {"PRAGMA", "BEGIN", "COMMIT"}
+"""What frames a connection or a transaction, and is not what a request asks."""
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A server for the whole run; absent binaries skip its tests, but never where CI is set."""
+    if not is_installed():
+        assert "CI" not in os.environ, MISSING
+        pytest.skip(MISSING)
+    with run_mariadb() as server:
+        yield server
+
+
+@pytest.fixture
+def mysql_url(mariadb: MariaDB) -> Iterator[str]:
+    """An empty database on the MariaDB server."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield mariadb.create_database(name)
+    mariadb.execute(f"DROP DATABASE `{name}`")
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    return tmp_path / "students.db"
+
+
+@pytest.fixture
+def sqlite_url(sqlite_path: Path) -> str:
+    return f"sqlite:///{sqlite_path}"
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def client(database_url: str, sent: list[str]) -> Iterator[httpx.Client]:
+    """A client of the service on an empty database of each kind."""
+    assert not sent
+    with serve_database(database_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def idle_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client for requests that do not reach the database; a module shares it."""
+    with serve_database(f"sqlite:///{tmp_path_factory.mktemp('idle')}/students.db") as client:
+        yield client
+
+
+@pytest.fixture
+def query(database_url: str, request: pytest.FixtureRequest) -> Callable[..., Rows]:
+    """Look into the database behind the service's back."""
+    if database_url.startswith("sqlite"):
+        return lambda statement, *values: query_sqlite(request.getfixturevalue("sqlite_path"), statement, *values)
+    server, name = request.getfixturevalue("mariadb"), database_url.rpartition("/")[2]
+    return lambda statement, *values: server.execute(statement.replace("?", "%s"), *values, database=name)
+
+
+def query_sqlite(path: Path, statement: str, *values: Any) -> Rows:
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            return connection.execute(statement, values).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def sent() -> Iterator[list[str]]:
+    """Every SQL statement that this process sends: as SQLite's driver sees it, as SQLAlchemy gives it to MySQL's."""
+    sent: list[str] = []
+
+    def trace(driver: object, _record: object) -> None:
+        if isinstance(driver, sqlite3.Connection):
+            driver.set_trace_callback(sent.append)
+
+    def note(connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        if connection.dialect.name != "sqlite":
+            sent.append(statement)
+
+    event.listen(Engine, "connect", trace)
+    event.listen(Engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(Engine, "connect", trace)
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def statements(client: httpx.Client, sent: list[str]) -> Callable[[], list[str]]:
+    """Give the statements that have been sent since the service started, but for the frame of each."""
+    client.get("/students")  # so that what a first request sets up is behind us
+    sent.clear()
+    return lambda: [word for word in (statement.split()[0] for statement in sent) if word not in FRAME]
+
+
+@pytest.fixture
+def ananya(client: httpx.Client) -> dict[str, Any]:
+    """A student who is stored."""
+    answer = client.post("/student", json=ANANYA)
+    assert answer.status_code == 201
+    return dict(answer.json())

@@ -1,0 +1,140 @@
+"""A throwaway MariaDB server: its own data directory, its own port, gone afterwards."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+MISSING = "no MariaDB server binary: install Debian's mariadb-server, or put mariadbd and mariadb-install-db on PATH"
+
+
+def find_binary(name: str) -> str | None:
+    """Look on PATH and where Debian puts server binaries."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+
+
+def is_installed() -> bool:
+    return find_binary("mariadbd") is not None and find_binary("mariadb-install-db") is not None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class MariaDB:
+    """A server process that a test may stop, kill, freeze and start again on the same port and data."""
+
+    directory: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; raise RuntimeError with its log where it does not."""
+        log = self.directory / "server.log"
+        command = [
+            str(find_binary("mariadbd")), "--no-defaults", *self._user(),
+            f"--datadir={self.directory / 'data'}",
+            f"--tmpdir={self.directory}",  # a server that starts deletes what others have in a common one
+            f"--socket={self.directory / 'socket'}",
+            f"--pid-file={self.directory / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}",
+            "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M",
+            # a server that knows no better than latin1 shows whether the service sets its own character set
+            "--character-set-server=latin1", "--max-connections=400",
+        ]  # fmt: skip
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+        for _ in range(600):
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(pymysql.err.OperationalError):
+                self.execute("SELECT 1")
+                return
+            time.sleep(0.05)
+        raise RuntimeError(log.read_text(errors="replace"))
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
+        """End the server; SIGKILL is a crash."""
+        if self.process is not None:
+            self.process.send_signal(with_signal)
+            self.process.wait()
+            self.process = None
+
+    def pause(self) -> None:
+        """Freeze the server: its sockets stay open and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def execute(self, statement: str, *arguments: Any, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement as root, commit, and return its rows."""
+        connection = pymysql.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user="root",
+            database=database,
+            autocommit=True,
+            charset="utf8mb4",
+        )
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute(statement, arguments or None)
+            return list(cursor.fetchall())
+
+    def create_database(self, name: str) -> str:
+        """Make an empty database and return its URL for DATABASE_URL."""
+        self.execute(f"CREATE DATABASE `{name}`")
+        return f"mysql://root@127.0.0.1:{self.port}/{name}"
+
+    def install(self) -> None:
+        """Lay out the system tables in the data directory."""
+        subprocess.run(
+            [
+                str(find_binary("mariadb-install-db")), "--no-defaults", *self._user(),
+                f"--datadir={self.directory / 'data'}",
+            f"--tmpdir={self.directory}",  # a server that starts deletes what others have in a common one
+            "--auth-root-authentication-method=normal",
+                "--skip-test-db", "--innodb-log-file-size=4M",
+            ],
+            check=True,
+            capture_output=True,
+        )  # fmt: skip
+
+    @staticmethod
+    def _user() -> list[str]:
+        return ["--user=root"] if os.geteuid() == 0 else []
+
+
+@contextlib.contextmanager
+def run_mariadb() -> Iterator[MariaDB]:
+    """Run a throwaway server for the length of the block.
+
+    Raises:
+        RuntimeError: the binaries are not installed, or the server does not start (its log is in the message).
+
+    """
+    if not is_installed():
+        raise RuntimeError(MISSING)
+    with tempfile.TemporaryDirectory(prefix="mariadb-") as directory:
+        server = MariaDB(Path(directory))
+        server.install()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGKILL)

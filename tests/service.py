@@ -1,0 +1,123 @@
+"""The service under test: on a thread of this process, or as a process of its own that can be killed."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import uvicorn
+from litestar import Litestar
+
+from litestar_app.main import create_app
+from litestar_app.settings import Settings
+from tests.mariadb import free_port
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""What httpx need not make anew, by reading every certificate of the world, for each client of plain HTTP."""
+ANANYA = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
+
+
+class QuickServer(uvicorn.Server):
+    """Looks at `should_exit` more often than every tenth of a second: there is one of these for every test."""
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:
+            await self.on_tick(0)
+            await asyncio.sleep(0.005)
+
+
+@contextlib.contextmanager
+def serve_app(app: Litestar) -> Iterator[str]:
+    """Serve an application by uvicorn, on a thread; yield its URL."""
+    server = QuickServer(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def connect(url: str, **options: Any) -> httpx.Client:
+    return httpx.Client(base_url=url, verify=PLAIN, timeout=30, **options)
+
+
+@contextlib.contextmanager
+def serve_database(database_url: str) -> Iterator[httpx.Client]:
+    """Serve a database, on a thread; yield a client."""
+    with serve_app(create_app(Settings(database_url=database_url))) as url, connect(url) as client:
+        yield client
+
+
+class Service:
+    """`python -m litestar_app` in a directory, with these variables and no others that it would read."""
+
+    def __init__(self, directory: Path, **variables: Any) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = connect(self.url, limits=httpx.Limits(max_keepalive_connections=0))  # it outlives the process
+        ours = {name.upper() for name in Settings.__struct_fields__}
+        unwanted = ours | {"PYTHONDONTWRITEBYTECODE"}  # which would make every start compile everything again
+        self.environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+        self.environment |= {"PORT": str(self.port), **{name: str(value) for name, value in variables.items()}}
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers; raise RuntimeError with what it wrote where it does not."""
+        self.launch()
+        assert self.process is not None
+        while self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                self.client.get("/health/live")
+                return
+            time.sleep(0.02)
+        raise RuntimeError(self.log())
+
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        with (self.directory / "service.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "litestar_app"],
+                cwd=self.directory,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
+        """End it, workers included, and return its exit code; SIGKILL is a crash."""
+        assert self.process is not None
+        if with_signal is signal.SIGKILL:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, with_signal)
+        else:
+            self.process.send_signal(with_signal)
+        return self.process.wait()
+
+    def log(self) -> str:
+        return (self.directory / "service.log").read_text()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop(signal.SIGKILL)

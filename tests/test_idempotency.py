@@ -1,0 +1,114 @@
+"""Idempotency-Key on POST /student."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from litestar_app.services import StudentService
+from tests.conftest import Rows
+from tests.service import ANANYA, serve_database
+
+KEY = {"Idempotency-Key": "4a1f-once"}
+
+
+def test_the_same_key_and_request_give_the_first_answer_again(client: httpx.Client, query: Callable[..., Rows]) -> None:
+    first = client.post("/student", json=ANANYA, headers=KEY)
+    again = client.post("/student", json=ANANYA, headers=KEY)
+    assert first.status_code == again.status_code == 201
+    assert again.text == first.text
+    for header in ("Location", "ETag", "Content-Type"):
+        assert again.headers[header] == first.headers[header]
+    assert query("SELECT COUNT(*) FROM students") == [(1,)]
+
+
+def test_what_counts_is_the_student_not_the_spelling_of_its_body(client: httpx.Client) -> None:
+    first = client.post("/student", json=ANANYA, headers=KEY)
+    body = '{ "cgpa": 8.90, "department": " CSE ", "name": "\\u0041nanya" }'
+    again = client.post("/student", content=body, headers={**KEY, "Content-Type": "application/json"})
+    assert again.text == first.text
+
+
+def test_the_first_answer_is_given_even_when_the_student_has_changed_or_gone(client: httpx.Client) -> None:
+    first = client.post("/student", json=ANANYA, headers=KEY)
+    client.put("/student/1", json={**ANANYA, "name": "Boris"})
+    assert client.post("/student", json=ANANYA, headers=KEY).text == first.text
+    client.delete("/student/1")
+    assert client.post("/student", json=ANANYA, headers=KEY).text == first.text
+    assert client.get("/students").json() == []
+
+
+def test_the_first_answer_outlives_a_restart(client: httpx.Client, database_url: str) -> None:
+    first = client.post("/student", json=ANANYA, headers=KEY)
+    with serve_database(database_url) as restarted:
+        assert restarted.post("/student", json=ANANYA, headers=KEY).text == first.text
+        assert len(restarted.get("/students").json()) == 1
+
+
+def test_the_same_key_with_another_request_is_refused(client: httpx.Client) -> None:
+    client.post("/student", json=ANANYA, headers=KEY)
+    answer = client.post("/student", json={**ANANYA, "name": "Boris"}, headers=KEY)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "This Idempotency-Key came before with another request; send a new one"
+    assert len(client.get("/students").json()) == 1
+
+
+def test_other_keys_and_no_key_make_other_students(client: httpx.Client) -> None:
+    for headers in (KEY, {"Idempotency-Key": "4A1F-ONCE"}, {"Idempotency-Key": "x"}, {}, {}):
+        assert client.post("/student", json=ANANYA, headers=headers).status_code == 201
+    assert len(client.get("/students").json()) == 5
+
+
+def test_a_refused_request_does_not_use_up_its_key(client: httpx.Client) -> None:
+    assert client.post("/student", json={**ANANYA, "cgpa": 11}, headers=KEY).status_code == 422
+    assert client.post("/student", json=ANANYA, headers=KEY).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "with space", "é"])
+def test_an_odd_key_is_refused(client: httpx.Client, key: str) -> None:
+    answer = client.post("/student", json=ANANYA, headers={b"Idempotency-Key": key.encode()})
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("header Idempotency-Key: ")
+    assert client.get("/students").json() == []
+
+
+def test_a_key_is_forgotten_after_a_day(client: httpx.Client, query: Callable[..., Rows]) -> None:
+    client.post("/student", json=ANANYA, headers=KEY)
+    query("UPDATE idempotency_keys SET created_at = created_at - ?", 24 * 60 * 60 - 60)
+    assert client.post("/student", json=ANANYA, headers=KEY).json()["id"] == 1
+    query("UPDATE idempotency_keys SET created_at = created_at - ?", 120)
+    assert client.post("/student", json=ANANYA, headers=KEY).json()["id"] == 2
+    assert query("SELECT COUNT(*) FROM idempotency_keys") == [(1,)]
+
+
+def test_while_the_first_is_running_the_second_is_told_so(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = StudentService.create_student
+    second: list[httpx.Response] = []
+
+    def create_slowly(self: StudentService, *arguments: Any) -> Any:
+        if not second:
+            second.append(client.post("/student", json=ANANYA, headers=KEY))
+        return create(self, *arguments)
+
+    monkeypatch.setattr(StudentService, "create_student", create_slowly)
+    first = client.post("/student", json=ANANYA, headers=KEY)
+    assert first.status_code == 201
+    assert second[0].status_code == 409
+    assert second[0].json()["detail"] == "The first request with this Idempotency-Key is still running"
+    assert client.post("/student", json=ANANYA, headers=KEY).text == first.text
+
+
+def test_twenty_at_once_make_one_student(client: httpx.Client, database_url: str) -> None:
+    """From two services on one database, so that not one process alone keeps count."""
+    with serve_database(database_url) as other, ThreadPoolExecutor(20) as pool:
+        for number in range(5):
+            headers = {"Idempotency-Key": f"round-{number}"}
+            tries = [(client, other)[n % 2] for n in range(20)]
+            answers = list(pool.map(lambda c: c.post("/student", json=ANANYA, headers=headers), tries))  # noqa: B023
+            assert {answer.status_code for answer in answers} <= {201, 409}
+            assert len({answer.text for answer in answers if answer.status_code == 201}) == 1
+            assert len(client.get("/students").json()) == number + 1

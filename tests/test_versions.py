@@ -1,0 +1,106 @@
+"""ETag, If-None-Match and If-Match."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service import ANANYA, serve_database
+
+BORIS = {"name": "Boris", "department": "Physics", "cgpa": 7}
+
+
+@pytest.fixture
+def tag(client: httpx.Client, ananya: dict[str, Any]) -> str:
+    return client.get(f"/student/{ananya['id']}").headers["ETag"]
+
+
+def test_every_answer_with_a_student_has_its_strong_tag(client: httpx.Client) -> None:
+    created = client.post("/student", json=ANANYA)
+    tag = created.headers["ETag"]
+    assert re.fullmatch(r'"[0-9a-f]+"', tag)
+    assert client.get("/student/1").headers["ETag"] == tag
+    assert client.head("/student/1").headers["ETag"] == tag
+    assert client.put("/student/1", json=ANANYA).headers["ETag"] == tag
+    assert client.patch("/student/1", json={}).headers["ETag"] == tag
+
+
+def test_the_tag_changes_exactly_when_the_student_does(client: httpx.Client, tag: str) -> None:
+    seen = {tag}
+    for change in ({"name": "Boris"}, {"department": "Law"}, {"cgpa": 7.5}, {"cgpa": 7.500000000000001}):
+        changed = client.patch("/student/1", json=change).headers["ETag"]
+        assert changed not in seen
+        assert client.get("/student/1").headers["ETag"] == changed
+        seen.add(changed)
+    assert client.put("/student/1", json=ANANYA).headers["ETag"] == tag
+
+
+def test_students_who_differ_only_by_id_have_different_tags(client: httpx.Client) -> None:
+    assert len({client.post("/student", json=ANANYA).headers["ETag"] for _ in range(3)}) == 3
+
+
+def test_a_tag_outlives_a_restart(client: httpx.Client, tag: str, database_url: str) -> None:
+    with serve_database(database_url) as restarted:
+        assert restarted.get("/student/1").headers["ETag"] == tag == client.get("/student/1").headers["ETag"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_client_that_names_the_version_gets_304(client: httpx.Client, tag: str, method: str) -> None:
+    for header in ("{}", "W/{}", '"x", {}', "*", '"x",W/{} ,"y"'):
+        answer = client.request(method, "/student/1", headers={"If-None-Match": header.format(tag)})
+        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", tag), header
+
+
+def test_a_client_that_names_another_version_gets_the_student(client: httpx.Client, tag: str) -> None:
+    for header in ('"x"', 'W/"x"', "", "x", '"', '""'):
+        answer = client.get("/student/1", headers={"If-None-Match": header})
+        assert (answer.status_code, answer.headers["ETag"]) == (200, tag), header
+
+
+def test_nobody_is_not_found_whatever_version_is_named(client: httpx.Client) -> None:
+    assert client.get("/student/1", headers={"If-None-Match": "*"}).status_code == 404
+    assert client.put("/student/1", json=BORIS, headers={"If-Match": "*"}).status_code == 404
+    assert client.delete("/student/1", headers={"If-Match": '"x"'}).status_code == 404
+
+
+WRITES = [("PUT", BORIS), ("PATCH", {"name": "Boris"}), ("DELETE", None)]
+
+
+@pytest.mark.parametrize(("method", "body"), WRITES)
+@pytest.mark.parametrize("header", ["{}", '"x", {}', '{},"y"', "*"])
+def test_a_write_for_this_version_is_done(
+    client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None, header: str
+) -> None:
+    answer = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
+    assert answer.status_code == 200
+    assert client.get("/student/1").headers.get("ETag") != tag
+
+
+@pytest.mark.parametrize(("method", "body"), WRITES)
+def test_a_write_for_another_version_is_refused(
+    client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None
+) -> None:
+    """A weak tag never matches: it does not promise the same bytes."""
+    for header in ('"x"', "W/{}", '"x", "y"', "x", ""):
+        answer = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
+        assert answer.status_code == 412, header
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["detail"] == "The student is no longer the one of If-Match; get it again, then change it"
+    assert client.get("/student/1").headers["ETag"] == tag
+
+
+def test_of_two_writers_with_one_tag_the_second_is_refused(client: httpx.Client, tag: str) -> None:
+    statuses = [
+        client.put("/student/1", json={**BORIS, "name": name}, headers={"If-Match": tag}).status_code
+        for name in ("first", "second")
+    ]
+    assert statuses == [200, 412]
+    assert client.get("/student/1").json()["name"] == "first"
+
+
+def test_a_change_and_a_change_back_is_the_same_version(client: httpx.Client, tag: str) -> None:
+    """The tag is made of what is stored: no column is added to a table of the tutorial."""
+    client.put("/student/1", json=BORIS)
+    client.put("/student/1", json=ANANYA)
+    assert client.put("/student/1", json=BORIS, headers={"If-Match": tag}).status_code == 200

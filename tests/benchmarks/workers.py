@@ -1,8 +1,6 @@
-"""How the service scales with WORKERS: the same load on one process and on two, in turns, on all cores.
+"""How the service scales with WORKERS: the same load on one process and on two, in turns, on all cores."""
 
-`python -m tests.benchmarks.workers [rounds]`
-"""
-
+import argparse
 import statistics
 import sys
 import tempfile
@@ -18,7 +16,9 @@ WORKERS = (1, 2)
 
 def main() -> None:
     """Print the median of each operation's answers a second, and the ratio."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.workers", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
     rates: dict[tuple[str, int], list[float]] = {}
     for turn in range(rounds):
         for workers in WORKERS:

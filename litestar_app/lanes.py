@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from litestar_app.database import CONNECTIONS
+from litestar_app.transactions import Transactions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,21 +24,24 @@ class TooBusyError(Exception):
 
 
 class Lanes:
-    """Three ways to run a unit of work.
+    """Three ways to run work.
 
     A lookup has a small bound on its cost: on SQLite it runs on the event loop itself, in less time than the way to a
-    thread and back takes. A scan runs on a worker thread. Writes do too; SQLite lets one write at a time, so there
-    they form one line, first come, first served, instead of polling for the lock.
+    thread and back takes. A scan runs on a worker thread. Writes do too. SQLite lets one write at a time, so there
+    one thread writes, and what comes while it does forms the next group: one transaction, one COMMIT for all of it.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._on_loop = engine.dialect.name == "sqlite"
+        self._sqlite = engine.dialect.name == "sqlite"
+        self._transactions = Transactions(engine)
         self._readers = ThreadPoolExecutor(CONNECTIONS, "reader")
-        self._writers = ThreadPoolExecutor(1, "writer") if self._on_loop else self._readers
+        self._writers = ThreadPoolExecutor(1, "writer") if self._sqlite else self._readers
+        self._waiting: list[tuple[asyncio.Future[Any], Callable[[Connection], Any]]] = []
+        self._writing = False
 
     async def lookup(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a read that costs little whatever the table holds."""
-        if self._on_loop:
+        if self._sqlite:
             try:
                 return work(*args, **kwargs)
             except OperationalError:  # locked, for once: wait for it where that holds up nobody else
@@ -48,14 +52,45 @@ class Lanes:
         """Run a read of any length."""
         return await self._run(self._readers, work, *args, **kwargs)
 
-    async def write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a transaction that writes."""
-        return await self._run(self._writers, work, *args, **kwargs)
+    async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit of work as a transaction, as `Transactions.run` does; it has been committed when this returns."""
+
+        def unit(connection: Connection) -> T:
+            return work(connection, *args, **kwargs)
+
+        if not self._sqlite:
+            return await self._run(self._writers, self._transactions.run, unit)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((answer, unit))
+        if not self._writing:
+            self._write_group()
+        return await answer
 
     def close(self) -> None:
         """Wait for the work that has begun, drop what has not, and end the threads."""
         self._readers.shutdown(cancel_futures=True)
         self._writers.shutdown(cancel_futures=True)
+        self._transactions.close()
+
+    def _write_group(self) -> None:
+        """Hand all that waits, and whose client does too, to the thread that writes."""
+        group = [(answer, work) for answer, work in self._waiting if not answer.cancelled()]
+        self._waiting.clear()
+        self._writing = bool(group)
+        if group:
+            works = [work for _, work in group]
+            done = asyncio.get_running_loop().run_in_executor(self._writers, self._transactions.run_group, works)
+            done.add_done_callback(lambda done: self._end_group([answer for answer, _ in group], done.result()))
+
+    def _end_group(self, answers: list[asyncio.Future[Any]], outcomes: list[Any]) -> None:
+        self._write_group()  # first, so that the thread is busy while the loop answers
+        for answer, outcome in zip(answers, outcomes, strict=True):
+            if answer.cancelled():
+                continue
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
 
     @staticmethod
     async def _run(executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

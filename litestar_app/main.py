@@ -18,7 +18,6 @@ from litestar_app.lanes import Lanes
 from litestar_app.requests import StudentRequest, check_request
 from litestar_app.services import StudentService
 from litestar_app.settings import Settings, SettingsError
-from litestar_app.transactions import Transactions
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -34,8 +33,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
     engine = alchemy.get_engine()
     reader = Reader(engine)
     lanes = Lanes(engine)
-    transactions = Transactions(engine)
-    students_service = StudentService(transactions, reader, lanes)
+    students_service = StudentService(reader, lanes)
 
     @asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
@@ -45,7 +43,6 @@ def create_app(settings: Settings | None = None) -> Litestar:
         finally:
             lanes.close()
             reader.close()
-            transactions.close()
             engine.dispose()  # the last to close a file of SQLite folds its log back into it
 
     return Litestar(

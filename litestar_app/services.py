@@ -11,7 +11,6 @@ from litestar_app.idempotency import FirstAnswers
 from litestar_app.lanes import Lanes
 from litestar_app.models import Student
 from litestar_app.schemas import StudentCreate, StudentPatch, StudentRead, version_of
-from litestar_app.transactions import Transactions
 
 STUDENTS = cast("Table", Student.__table__)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
@@ -34,16 +33,15 @@ class StudentChangedError(Exception):
 class StudentService:
     """The students of one database.
 
-    A method that writes is one transaction: committed when it returns, and nothing has changed when it raises (but
-    see `Transactions.run`). Where it takes `versions`, it changes the student only in one of them. Any method may
-    raise SQLAlchemy's `DBAPIError`. Whoever is on the event loop runs them in `lanes`.
+    A method that takes a connection is a unit of work: `lanes.write` runs it as a transaction, perhaps more than once.
+    Where it takes `versions`, it changes the student only in one of them. Any method may raise SQLAlchemy's
+    `DBAPIError`. Whoever is on the event loop runs them in `lanes`.
     """
 
-    def __init__(self, transactions: Transactions, reader: Reader, lanes: Lanes) -> None:
+    def __init__(self, reader: Reader, lanes: Lanes) -> None:
         self.lanes = lanes
         self.first_answers = FirstAnswers(StudentRead)
         self._fetch = reader.fetch
-        self._transact = transactions.run
 
     def list_students(self, limit: int, offset: int) -> list[StudentRead]:
         """Return up to `limit` students in the order of their ids, after the first `offset` ones."""
@@ -55,28 +53,11 @@ class StudentService:
             return StudentRead(*row)
         raise StudentNotFoundError
 
-    def create_student(self, data: StudentCreate, key: str | None = None) -> StudentRead:
+    def create_student(self, connection: Connection, data: StudentCreate, key: str | None = None) -> StudentRead:
         """Store a new student and return it with the id that the database gave.
 
         With a key, the same data again gives the same student again; other data raises KeyReusedError.
         """
-        return self._transact(self._create, data, key)
-
-    def update_student(
-        self, student_id: int, data: StudentCreate | StudentPatch, versions: frozenset[str] | None = None
-    ) -> StudentRead:
-        """Change what `data` says of a student, or raise StudentNotFoundError or StudentChangedError."""
-        return self._transact(_update, student_id, data, versions)
-
-    def delete_student(self, student_id: int, versions: frozenset[str] | None = None) -> None:
-        """Remove a student for good, its id included, or raise StudentNotFoundError or StudentChangedError."""
-        self._transact(_delete, student_id, versions)
-
-    def check(self) -> None:
-        """Return when the database answers and has the table."""
-        self._fetch(CHECK, {})
-
-    def _create(self, connection: Connection, data: StudentCreate, key: str | None) -> StudentRead:
         if key and (earlier := self.first_answers.recall(connection, key, data)):
             return earlier
         student_id = connection.execute(INSERT, _columns(data)).lastrowid
@@ -85,26 +66,34 @@ class StudentService:
             self.first_answers.remember(connection, key, data, student)
         return student
 
+    def update_student(
+        self,
+        connection: Connection,
+        student_id: int,
+        data: StudentCreate | StudentPatch,
+        versions: frozenset[str] | None = None,
+    ) -> StudentRead:
+        """Change what `data` says of a student, or raise StudentNotFoundError or StudentChangedError."""
+        changes = _columns(data)
+        if versions is None and isinstance(data, StudentCreate):  # all is given: nothing of what is stored matters
+            if not connection.execute(UPDATE, {"student_id": student_id, **changes}).rowcount:
+                raise StudentNotFoundError
+            return StudentRead(student_id, data.name, data.department, data.cgpa)
+        student = _lock(connection, student_id, versions)
+        if changes:
+            connection.execute(UPDATE, {"student_id": student_id, **changes})
+        return msgspec.structs.replace(student, **changes)
 
-def _update(
-    connection: Connection, student_id: int, data: StudentCreate | StudentPatch, versions: frozenset[str] | None
-) -> StudentRead:
-    changes = _columns(data)
-    if versions is None and isinstance(data, StudentCreate):  # all is given: nothing of what is stored matters
-        if not connection.execute(UPDATE, {"student_id": student_id, **changes}).rowcount:
+    def delete_student(self, connection: Connection, student_id: int, versions: frozenset[str] | None = None) -> None:
+        """Remove a student for good, its id included, or raise StudentNotFoundError or StudentChangedError."""
+        if versions is not None:
+            _lock(connection, student_id, versions)
+        if not connection.execute(DELETE, {"student_id": student_id}).rowcount:
             raise StudentNotFoundError
-        return StudentRead(student_id, data.name, data.department, data.cgpa)
-    student = _lock(connection, student_id, versions)
-    if changes:
-        connection.execute(UPDATE, {"student_id": student_id, **changes})
-    return msgspec.structs.replace(student, **changes)
 
-
-def _delete(connection: Connection, student_id: int, versions: frozenset[str] | None) -> None:
-    if versions is not None:
-        _lock(connection, student_id, versions)
-    if not connection.execute(DELETE, {"student_id": student_id}).rowcount:
-        raise StudentNotFoundError
+    def check(self) -> None:
+        """Return when the database answers and has the table."""
+        self._fetch(CHECK, {})
 
 
 def _lock(connection: Connection, student_id: int, versions: frozenset[str] | None) -> StudentRead:

@@ -1,9 +1,9 @@
 """A unit of work that writes: all or nothing, tried again while others are in its way, honest about COMMIT."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -11,7 +11,6 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from litestar_app.database import LOCK_SECONDS, SQLITE_LOCKED
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 MYSQL_CONTENTION = {1205, 1213}
@@ -39,7 +38,7 @@ class Transactions:
             self._kept.close()
             self._kept = None
 
-    def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, work: Callable[[Connection], T]) -> T:
         """Call `work` with a connection, and commit.
 
         Where others are in the way, the whole of it is tried again, for `LOCK_SECONDS` seconds at most. Whatever it
@@ -52,7 +51,7 @@ class Transactions:
         """
         began = time.monotonic()
         try:
-            return self._attempt(work, *args, **kwargs)
+            return self._attempt(work)
         except (DBAPIError, OvertakenError) as error:
             left = LOCK_SECONDS - (time.monotonic() - began)
             if left <= 0 or not _may_pass(error):
@@ -64,14 +63,35 @@ class Transactions:
             reraise=True,
         ):
             with attempt:
-                return self._attempt(work, *args, **kwargs)
+                return self._attempt(work)
         raise AssertionError  # Retrying ends by an answer or an exception
 
-    def _attempt(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run_group(self, group: Sequence[Callable[[Connection], T]]) -> list[T | Exception]:
+        """Call each unit of work as `run` does, with one COMMIT for all; return what each has returned or raised.
+
+        They go through together or not at all. If not, each is run again by itself, so that none fails for another.
+        """
+        if len(group) > 1:
+            try:
+                return self._attempt(lambda connection: [work(connection) for work in group])
+            except Exception as error:  # noqa: BLE001  run again, whoever it belongs to raises it again
+                if _is_contention(error) or isinstance(error, OutcomeUnknownError):  # and these belong to all
+                    return [error for _ in group]
+        outcomes: list[T | Exception] = []
+        for work in group:
+            try:
+                outcomes.append(self.run(work))
+            except Exception as error:  # noqa: BLE001  for the caller to raise, on its own thread
+                outcomes.append(error)
+                if _is_contention(error):  # who comes after would wait as long, and in vain
+                    break
+        return outcomes + outcomes[-1:] * (len(group) - len(outcomes))
+
+    def _attempt(self, work: Callable[[Connection], T]) -> T:
         only_commit_is_left = False
         try:
             with self._connect() as connection, connection.begin():
-                answer = work(connection, *args, **kwargs)
+                answer = work(connection)
                 only_commit_is_left = True
         except BaseException as error:
             self.close()
@@ -90,8 +110,10 @@ class Transactions:
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, OvertakenError):
-        return True
+    return isinstance(error, OvertakenError) or _is_contention(error)
+
+
+def _is_contention(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     if (code := getattr(error.orig, "sqlite_errorcode", None)) is not None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
@@ -77,14 +78,15 @@ def test_a_deadlock_is_tried_again(mysql_url: str) -> None:
     both_have_one = threading.Barrier(2)
     tries: list[int] = []
 
-    def work(connection: Connection, first: int, second: int) -> None:
+    def work(first: int, second: int, connection: Connection) -> None:
         tries.append(first)
         connection.execute(text("UPDATE students SET cgpa = cgpa - 1 WHERE id = :id"), {"id": first})
         if len(tries) <= 2:
             both_have_one.wait()
         connection.execute(text("UPDATE students SET cgpa = cgpa - 1 WHERE id = :id"), {"id": second})
 
-    threads = [threading.Thread(target=Transactions(engine).run, args=(work, *ids)) for ids in ((1, 2), (2, 1))]
+    crosswise = [partial(work, 1, 2), partial(work, 2, 1)]
+    threads = [threading.Thread(target=Transactions(engine).run, args=[unit]) for unit in crosswise]
     for thread in threads:
         thread.start()
     for thread in threads:

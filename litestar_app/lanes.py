@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -60,16 +60,19 @@ class Lanes:
 
         if not self._sqlite:
             return await self._run(self._writers, self._transactions.run, unit)
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[T | BaseException] = asyncio.get_running_loop().create_future()
         self._waiting.append((answer, unit))
         if not self._writing:
             self._write_group()
-        return await answer
+        outcome = await answer
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def close(self) -> None:
         """Wait for the work that has begun, drop what has not, and end the threads."""
         self._readers.shutdown(cancel_futures=True)
-        self._writers.shutdown(cancel_futures=True)
+        self._writers.shutdown()
         self._transactions.close()
 
     def _write_group(self) -> None:
@@ -77,20 +80,20 @@ class Lanes:
         group = [(answer, work) for answer, work in self._waiting if not answer.cancelled()]
         self._waiting.clear()
         self._writing = bool(group)
-        if group:
-            works = [work for _, work in group]
+        if not group:
+            return
+        answers, works = zip(*group, strict=True)
+        try:
             done = asyncio.get_running_loop().run_in_executor(self._writers, self._transactions.run_group, works)
-            done.add_done_callback(lambda done: self._end_group([answer for answer, _ in group], done.result()))
+        except RuntimeError as error:  # there is no such thread: it cannot be started, or the service has ended
+            self._writing = False
+            _pass_on(answers, [error for _ in answers])
+        else:
+            done.add_done_callback(lambda group_done: self._end_group(answers, group_done.result()))
 
-    def _end_group(self, answers: list[asyncio.Future[Any]], outcomes: list[Any]) -> None:
+    def _end_group(self, answers: Sequence[asyncio.Future[Any]], outcomes: Sequence[object]) -> None:
         self._write_group()  # first, so that the thread is busy while the loop answers
-        for answer, outcome in zip(answers, outcomes, strict=True):
-            if answer.cancelled():
-                continue
-            if isinstance(outcome, Exception):
-                answer.set_exception(outcome)
-            else:
-                answer.set_result(outcome)
+        _pass_on(answers, outcomes)
 
     @staticmethod
     async def _run(executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -102,3 +105,9 @@ class Lanes:
             return work(*args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(executor, begin)
+
+
+def _pass_on(answers: Sequence[asyncio.Future[Any]], outcomes: Sequence[object]) -> None:
+    for answer, outcome in zip(answers, outcomes, strict=True):
+        if not answer.cancelled():
+            answer.set_result(outcome)

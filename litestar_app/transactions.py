@@ -66,26 +66,26 @@ class Transactions:
                 return self._attempt(work)
         raise AssertionError  # Retrying ends by an answer or an exception
 
-    def run_group(self, group: Sequence[Callable[[Connection], T]]) -> list[T | Exception]:
-        """Call each unit of work as `run` does, with one COMMIT for all; return what each has returned or raised.
+    def run_group(self, group: Sequence[Callable[[Connection], T]]) -> list[T | BaseException]:
+        """Call several units of work with one COMMIT for all; return what each has returned or raised.
 
-        They go through together or not at all. If not, each is run again by itself, so that none fails for another.
+        They go through together or not at all. If not, each is run by itself, so that none fails for another.
         """
         if len(group) > 1:
             try:
                 return self._attempt(lambda connection: [work(connection) for work in group])
-            except Exception as error:  # noqa: BLE001  run again, whoever it belongs to raises it again
+            except BaseException as error:  # noqa: BLE001  run by itself, whoever it belongs to raises it again
                 if _is_contention(error) or isinstance(error, OutcomeUnknownError):  # and these belong to all
                     return [error for _ in group]
-        outcomes: list[T | Exception] = []
-        for work in group:
+        outcomes: list[T | BaseException] = []
+        for number, work in enumerate(group):
             try:
                 outcomes.append(self.run(work))
-            except Exception as error:  # noqa: BLE001  for the caller to raise, on its own thread
-                outcomes.append(error)
+            except BaseException as error:  # noqa: BLE001  for the caller to raise, on its own thread
                 if _is_contention(error):  # who comes after would wait as long, and in vain
-                    break
-        return outcomes + outcomes[-1:] * (len(group) - len(outcomes))
+                    return outcomes + [error for _ in group[number:]]
+                outcomes.append(error)
+        return outcomes
 
     def _attempt(self, work: Callable[[Connection], T]) -> T:
         only_commit_is_left = False

@@ -53,7 +53,8 @@ def serve_app(app: Litestar) -> Iterator[str]:
 
 
 def connect(url: str, **options: Any) -> httpx.Client:
-    return httpx.Client(base_url=url, verify=PLAIN, timeout=30, **options)
+    """Make a client that threads may share: without limits, or it closes connections in use (httpcore #1110)."""
+    return httpx.Client(**{"base_url": url, "verify": PLAIN, "timeout": 30, "limits": httpx.Limits(), **options})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pymysql
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -18,6 +19,7 @@ from litestar_app.lanes import Lanes
 from litestar_app.settings import Settings
 from litestar_app.transactions import OutcomeUnknownError, OvertakenError, Transactions
 from tests.conftest import query_sqlite
+from tests.mariadb import MariaDB
 from tests.service import ANANYA, serve_database
 
 
@@ -75,14 +77,15 @@ async def write_behind_another(
         assert release.wait(10)
         return create(connection, "First")
 
-    one = asyncio.ensure_future(lanes.write(first))
-    await asyncio.to_thread(begun.wait, 10)
-    others = [asyncio.ensure_future(lanes.write(work)) for work in works]
-    await asyncio.sleep(0)
-    if leaves:
-        others[works.index(leaves)].cancel()
-    release.set()
-    return await asyncio.gather(one, *others, return_exceptions=True)
+    async with asyncio.timeout(30):
+        one = asyncio.ensure_future(lanes.write(first))
+        await asyncio.to_thread(begun.wait, 10)
+        others = [asyncio.ensure_future(lanes.write(work)) for work in works]
+        await asyncio.sleep(0)
+        if leaves:
+            others[works.index(leaves)].cancel()
+        release.set()
+        return await asyncio.gather(one, *others, return_exceptions=True)
 
 
 def test_writes_that_wait_share_one_commit(lanes: Lanes, sent: list[str], stored: Callable[[], list[str]]) -> None:
@@ -186,6 +189,112 @@ def test_whoever_has_gone_before_the_turn_comes_is_left_out(lanes: Lanes, stored
     first, gone, ananya = asyncio.run(write_behind_another(lanes, *works, leaves=works[0]))
     assert isinstance(gone, asyncio.CancelledError)
     assert [first, ananya] == ["First", "Ananya"] == stored()
+
+
+def test_whoever_goes_while_the_group_runs_leaves_the_others_their_answers(
+    lanes: Lanes, stored: Callable[[], list[str]]
+) -> None:
+    async def go_meanwhile() -> list[str | BaseException]:
+        leaver: list[asyncio.Future[str]] = []
+        loop = asyncio.get_running_loop()
+
+        def see_it_go(connection: Connection) -> str:
+            gone = threading.Event()
+            loop.call_soon_threadsafe(leaver[0].cancel)
+            loop.call_soon_threadsafe(gone.set)
+            assert gone.wait(10)
+            return create(connection, "Gone")
+
+        def note(connection: Connection) -> str:
+            return create(connection, "Ananya")
+
+        async with asyncio.timeout(30):
+            first = asyncio.ensure_future(lanes.write(lambda c: create(c, "First")))
+            await asyncio.sleep(0)
+            leaver.append(asyncio.ensure_future(lanes.write(see_it_go)))
+            return list(await asyncio.gather(first, leaver[0], lanes.write(note), return_exceptions=True))
+
+    first, gone, ananya = asyncio.run(go_meanwhile())
+    assert isinstance(gone, asyncio.CancelledError)
+    assert [first, ananya] == ["First", "Ananya"]
+    assert stored() == ["First", "Gone", "Ananya"]
+
+
+@pytest.mark.parametrize("error", [StopIteration, asyncio.CancelledError, KeyboardInterrupt])
+def test_nobody_waits_for_ever_whatever_another_raises(
+    lanes: Lanes, stored: Callable[[], list[str]], error: type[BaseException]
+) -> None:
+    def bad(_connection: Connection) -> str:
+        raise error
+
+    async def write() -> list[str | BaseException]:
+        works = [lambda c: create(c, "Ananya"), bad, lambda c: create(c, "Boris")]
+        outcomes = await write_behind_another(lanes, *works)
+        return [*outcomes, await lanes.write(lambda c: create(c, "Chen"))]
+
+    if error is KeyboardInterrupt:  # asyncio raises it again from the loop, as it should
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(write())
+        return
+    outcomes = asyncio.run(write())
+    assert isinstance(outcomes.pop(2), RuntimeError if error is StopIteration else error)
+    assert outcomes == ["First", "Ananya", "Boris", "Chen"] == stored()
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_the_next_write_tries_again(
+    lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write() -> list[str | BaseException]:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_nothing)
+            (failed,) = await asyncio.gather(lanes.write(lambda c: create(c, "Ananya")), return_exceptions=True)
+        async with asyncio.timeout(30):
+            return [failed, await lanes.write(lambda c: create(c, "Boris"))]
+
+    def start_nothing(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    failed, boris = asyncio.run(write())
+    assert isinstance(failed, RuntimeError)
+    assert boris == "Boris"
+
+
+def test_what_comes_when_the_service_has_ended_is_an_error(lanes: Lanes, stored: Callable[[], list[str]]) -> None:
+    async def write() -> list[str | BaseException]:
+        begun = threading.Event()
+
+        def first(connection: Connection) -> str:
+            begun.set()
+            return create(connection, "First")
+
+        one = asyncio.ensure_future(lanes.write(first))
+        await asyncio.to_thread(begun.wait, 10)
+        two = asyncio.ensure_future(lanes.write(lambda c: create(c, "Late")))
+        await asyncio.sleep(0)
+        lanes.close()
+        async with asyncio.timeout(30):
+            return list(await asyncio.gather(one, two, return_exceptions=True))
+
+    first, late = asyncio.run(write())
+    assert first == "First"
+    assert isinstance(late, RuntimeError)
+    assert stored() == ["First"]
+
+
+def test_on_mysql_nobody_waits_for_the_lock_of_another(mysql_url: str, mariadb: MariaDB) -> None:
+    """There the server takes several writes at a time."""
+    name = mysql_url.rpartition("/")[2]
+    session = pymysql.connect(host="127.0.0.1", port=mariadb.port, user="root", database=name)
+    with serve_database(mysql_url) as client, ThreadPoolExecutor(1) as pool, session, session.cursor() as cursor:
+        for _ in range(2):
+            client.post("/student", json=ANANYA)
+        cursor.execute("SELECT * FROM students WHERE id = 1 FOR UPDATE")
+        waits = pool.submit(client.put, "/student/1", json=ANANYA)
+        for _ in range(5):
+            assert client.put("/student/2", json=ANANYA).status_code == 200
+        assert not waits.done()
+        session.rollback()
+        assert waits.result().status_code == 200
 
 
 def test_many_clients_at_once_get_each_their_own(sqlite_url: str, sqlite_path: Path) -> None:

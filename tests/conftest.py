@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pymysql
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 
 from tests.mariadb import MISSING, MariaDB, is_installed, run_mariadb
 from tests.service import ANANYA, serve_database
 
 Rows = list[tuple[Any, ...]]
-FRAME = {"PRAGMA", "BEGIN", "COMMIT"}
+FRAME = {"PRAGMA", "SET", "BEGIN", "COMMIT"}
 """What frames a connection or a transaction, and is not what a request asks."""
 
 
@@ -88,23 +89,23 @@ def query_sqlite(path: Path, statement: str, *values: Any) -> Rows:
 
 
 @pytest.fixture
-def sent() -> Iterator[list[str]]:
-    """Every SQL statement that this process sends: as SQLite's driver sees it, as SQLAlchemy gives it to MySQL's."""
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every SQL statement that this process sends, as the drivers see it."""
     sent: list[str] = []
+    query = pymysql.Connection.query
 
     def trace(driver: object, _record: object) -> None:
         if isinstance(driver, sqlite3.Connection):
             driver.set_trace_callback(sent.append)
 
-    def note(connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
-        if connection.dialect.name != "sqlite":
-            sent.append(statement)
+    def note(connection: "pymysql.Connection[Any]", sql: str | bytes, unbuffered: bool = False) -> int:  # noqa: FBT002  as PyMySQL has it
+        sent.append(sql if isinstance(sql, str) else sql.decode())
+        return query(connection, sql, unbuffered)
 
     event.listen(Engine, "connect", trace)
-    event.listen(Engine, "before_cursor_execute", note)
+    monkeypatch.setattr(pymysql.Connection, "query", note)
     yield sent
     event.remove(Engine, "connect", trace)
-    event.remove(Engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

@@ -109,12 +109,10 @@ def test_requests_in_flight_are_answered_and_new_ones_are_refused(
     assert service.process is not None
     with locked() as lock, writes_in_flight(service) as writes:
         service.process.send_signal(SIGTERM)
-        if service.environment["WORKERS"] == "1":  # with more, their parent keeps the port until they have ended
-            wait_until(lambda: refuses_connections(service), "a service that takes no connections")
-            assert not any(write.done() for write in writes)
+        wait_until(lambda: refuses_connections(service), "a service that takes no connections")
+        assert not any(write.done() for write in writes)
         lock.rollback()
         answers = [write.result() for write in writes]
-        wait_until(lambda: refuses_connections(service), "a service that takes no connections")
     assert service.process.wait() in ENDED
     wait_until(lambda: is_gone(service.process.pid if service.process else 0), "the end of the workers")
     assert [answer and answer.status for answer in answers] == IN_FLIGHT * [200]

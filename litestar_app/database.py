@@ -9,13 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import pymysql
 from advanced_alchemy.extensions.litestar import EngineConfig, SQLAlchemySyncConfig
 from advanced_alchemy.extensions.litestar.plugins.init.config.sync import default_handler_maker
 from litestar.types import Message, Scope
-from pymysql.constants.FIELD_TYPE import NEWDECIMAL
-from pymysql.converters import conversions
-from sqlalchemy import Connection, Engine, Select, event, inspect, select
+from sqlalchemy import Connection, Dialect, Engine, Select, event, inspect, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -48,7 +45,6 @@ SQLITE = EngineConfig(
 MYSQL = EngineConfig(
     connect_args={
         "charset": "utf8mb4",
-        "conv": {**conversions, NEWDECIMAL: float},  # a table of somebody else's may say DECIMAL for a cgpa
         "connect_timeout": 5,
         "read_timeout": 10,
         "write_timeout": 10,
@@ -85,8 +81,8 @@ def create_alchemy_config(settings: Settings) -> SQLAlchemySyncConfig:
         event.listen(engine, "do_connect", _refuse_to_replace(str(settings.url.database)))
         event.listen(engine, "connect", _prepare_sqlite_connection)
         event.listen(engine, "begin", _begin_sqlite_transaction)
-    elif settings.url.password:
-        event.listen(engine, "do_connect", _encode_password)
+    else:
+        event.listen(engine, "do_connect", _prepare_mysql_connection)
     return config
 
 
@@ -142,6 +138,7 @@ class Reader:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sqlite = engine.dialect.name == "sqlite"
+        self._driver_error = engine.dialect.loaded_dbapi.Error
         self._local = threading.local()
         self._kept: set[Connection] = set()
         self._plans: dict[Select[Any], tuple[str, Mapping[str, object], Sequence[str] | None]] = {}
@@ -165,7 +162,7 @@ class Reader:
         connection = self._connection()
         if self._sqlite:
             _check_file(connection)
-        with contextlib.suppress(sqlite3.Error, pymysql.Error):  # SQLAlchemy's own way says it in its own terms
+        with contextlib.suppress(self._driver_error):  # SQLAlchemy's own way says it in its own terms
             return self._execute_at_once(connection, statement, values)
         return connection.execute(statement, values).all()
 
@@ -207,9 +204,12 @@ def _on_event_loop() -> bool:
     return asyncio._get_running_loop() is not None  # noqa: SLF001  documented, and does not raise as the other does
 
 
-def _encode_password(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
-    """Give the password as bytes of UTF-8; PyMySQL would take a text as Latin-1."""
-    parameters["password"] = parameters["password"].encode()
+def _prepare_mysql_connection(dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> None:
+    if "password" in given:
+        given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would take a text as Latin-1
+    pymysql: Any = dialect.loaded_dbapi
+    # a table of another program may say DECIMAL for a cgpa
+    given["conv"] = {**pymysql.converters.conversions, pymysql.constants.FIELD_TYPE.NEWDECIMAL: float}
 
 
 def _refuse_to_replace(path: str) -> Callable[..., None]:

@@ -101,6 +101,7 @@ def test_a_lock_that_is_given_up_in_time_is_only_a_wait(
 def test_a_database_server_that_goes_away_is_a_503_and_comes_back(mariadb: MariaDB, mysql_url: str) -> None:
     with serve_database(mysql_url) as client:
         student = client.post("/student", json=ANANYA).json()
+        assert client.get("/student/1").json() == student  # on a connection that is kept
         mariadb.stop()
         try:
             assert_says_try_again(client.get("/student/1"))
@@ -118,6 +119,7 @@ def test_connections_that_the_server_has_closed_are_replaced_unseen(mariadb: Mar
     with serve_database(mysql_url) as client:
         for _ in range(3):
             assert client.post("/student", json=ANANYA).status_code == 201
+            assert client.get("/student/1").status_code == 200
             for (connection_id,) in mariadb.execute(
                 "SELECT id FROM information_schema.processlist WHERE db = %s", mysql_url.rpartition("/")[2]
             ):

@@ -120,6 +120,9 @@ def _describe(app: Litestar) -> dict[str, Any]:
                 response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
             _add_examples(response)
         _add_examples(operation.get("requestBody", {}))
+        for parameter in operation.get("parameters", []):
+            if kinds := parameter["schema"].pop("oneOf", None):  # of a header that may be absent, but not null
+                parameter["schema"]["type"] = kinds[0]["type"]
     patch = document["paths"]["/student/{student_id}"]["patch"]["requestBody"]["content"]
     patch["application/merge-patch+json"] = patch["application/json"]
     return document

@@ -16,7 +16,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 QUEUE_SECONDS = 10.0
-"""How long work waits for a thread before the answer is that the database is too busy."""
+"""How long work waits for a thread before the answer is that the database is too busy.
+
+Not for writes on SQLite: they wait for the group before theirs, and no longer.
+"""
 
 
 class TooBusyError(Exception):

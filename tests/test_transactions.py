@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -29,6 +30,18 @@ def count(engine: Engine) -> int:
     with engine.connect() as connection:
         number: int = connection.execute(text("SELECT COUNT(*) FROM students")).scalar_one()
         return number
+
+
+@contextmanager
+def cut_during_commit(engine: Engine) -> Iterator[None]:
+    """Cut the cable to MySQL whenever a COMMIT is about to be sent."""
+
+    def cut(connection: Connection) -> None:
+        connection.connection.dbapi_connection._force_close()  # type: ignore[union-attr]  # noqa: SLF001
+
+    event.listen(engine, "commit", cut)
+    yield
+    event.remove(engine, "commit", cut)
 
 
 def test_a_unit_of_work_that_raises_stores_nothing(engine: Engine) -> None:
@@ -145,14 +158,25 @@ def test_a_commit_whose_outcome_nobody_knows_is_neither_success_nor_tried_again(
             raise transactions.OvertakenError
         connection.execute(INSERT)
 
-    def cut(connection: Connection) -> None:
-        connection.connection.dbapi_connection._force_close()  # type: ignore[union-attr]  # noqa: SLF001  a cable is cut
-
-    event.listen(engine, "commit", cut)
-    with pytest.raises(OutcomeUnknownError):
+    with cut_during_commit(engine), pytest.raises(OutcomeUnknownError):
         Transactions(engine).run(work)
-    event.remove(engine, "commit", cut)
     assert len(tries) == 1 + overtaken
+    engine.dispose()
+
+
+def test_a_group_whose_commit_has_no_known_outcome_is_not_run_again(mysql_url: str) -> None:
+    engine = create_alchemy_config(Settings(database_url=mysql_url)).get_engine()
+    prepare_database(engine)
+    calls = []
+
+    def work(connection: Connection) -> None:
+        calls.append(1)
+        connection.execute(INSERT)
+
+    with cut_during_commit(engine):
+        outcomes = Transactions(engine).run_group([work, work])
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknownError, OutcomeUnknownError]
+    assert len(calls) == 2
     engine.dispose()
 
 

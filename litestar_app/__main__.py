@@ -8,8 +8,9 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
-from litestar_app.database import check_database
-from litestar_app.settings import Settings, SettingsError
+from litestar_app.database.config import create_alchemy_config
+from litestar_app.exceptions import SettingsError
+from litestar_app.settings import Settings
 
 SHUTDOWN_SECONDS = 20
 """How long requests in flight may take to end after SIGTERM."""
@@ -19,8 +20,10 @@ def serve() -> None:
     """Check the settings and the database once, then run uvicorn until a signal ends it."""
     try:
         settings = Settings.from_environment()
-        check_database(settings)
         _check_address(settings)
+        alchemy = create_alchemy_config(settings)
+        alchemy.prepare_database()
+        alchemy.get_engine().dispose()
     except SettingsError as error:
         sys.exit(f"student-records: {error}")
     log_config = copy.deepcopy(LOGGING_CONFIG)

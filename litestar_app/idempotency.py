@@ -1,4 +1,4 @@
-"""Requests that may be sent again: a key, and the first answer, stored in the transaction of what was done."""
+"""Idempotency keys: the first response to a request is stored in the transaction of the request, and loaded again."""
 
 import hashlib
 import time
@@ -8,35 +8,28 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select
+from sqlalchemy import Table, bindparam, delete, insert, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
+from litestar_app.exceptions import KeyInUseError, KeyReusedError, RetryTransactionError
 from litestar_app.models import IdempotencyKey
-from litestar_app.transactions import OvertakenError
 
-A = TypeVar("A", bound=Struct)
+R = TypeVar("R", bound=Struct)
 
-KEPT_SECONDS = 24 * 60 * 60
-"""How long a key is remembered."""
+KEY_TTL = 24 * 60 * 60
+"""Seconds for which a key is kept."""
 
 KEYS = cast("Table", IdempotencyKey.__table__)
 EXPIRE = delete(KEYS).where(KEYS.c.created_at < bindparam("oldest"))
-RECALL = select(KEYS.c.request, KEYS.c.answer).where(KEYS.c.key == bindparam("given"))
-REMEMBER = insert(KEYS)
+LOAD = select(KEYS.c.request, KEYS.c.answer).where(KEYS.c.key == bindparam("given"))
+SAVE = insert(KEYS)
 
 
-class KeyReusedError(Exception):
-    """The key came before with another request."""
+class IdempotencyStore(Generic[R]):
+    """Responses of one kind by the key of their request."""
 
-
-class KeyInUseError(Exception):
-    """The first request with this key has not been answered yet."""
-
-
-class FirstAnswers(Generic[A]):
-    """The answers of one kind that were given under a key."""
-
-    def __init__(self, kind: type[A]) -> None:
+    def __init__(self, kind: type[R]) -> None:
         self._kind = kind
         self._in_use: set[str] = set()
 
@@ -54,28 +47,28 @@ class FirstAnswers(Generic[A]):
         finally:
             self._in_use.remove(key)
 
-    def recall(self, connection: Connection, key: str, request: Struct) -> A | None:
-        """Find the first answer to a request, and forget the keys that are too old.
+    def load(self, session: Session, key: str, request: Struct) -> R | None:
+        """Return the first response to a request, if there is one, and delete the keys that have expired.
 
         Raises:
             KeyReusedError: the key belongs to another request.
 
         """
-        connection.execute(EXPIRE, {"oldest": int(time.time()) - KEPT_SECONDS})
-        row = connection.execute(RECALL, {"given": key}).first()
+        session.execute(EXPIRE, {"oldest": int(time.time()) - KEY_TTL})
+        row = session.execute(LOAD, {"given": key}).first()
         if row is None:
             return None
         if row.request != _fingerprint(request):
             raise KeyReusedError
         return msgspec.json.decode(row.answer, type=self._kind)
 
-    def remember(self, connection: Connection, key: str, request: Struct, answer: A) -> None:
-        """Store the answer in the transaction that it tells of; raise OvertakenError if the key has just been used."""
-        row = {"key": key, "request": _fingerprint(request), "answer": msgspec.json.encode(answer).decode()}
+    def save(self, session: Session, key: str, request: Struct, response: R) -> None:
+        """Store a response in the transaction of its request; RetryTransactionError if the key has just been used."""
+        row = {"key": key, "request": _fingerprint(request), "answer": msgspec.json.encode(response).decode()}
         try:
-            connection.execute(REMEMBER, {**row, "created_at": int(time.time())})
+            session.execute(SAVE, {**row, "created_at": int(time.time())})
         except IntegrityError as error:
-            raise OvertakenError from error
+            raise RetryTransactionError from error
 
 
 def _fingerprint(request: Struct) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from advanced_alchemy.base import DefaultBase
-from sqlalchemy import BigInteger, Double, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Double, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 MYSQL: dict[str, Any] = {
@@ -17,7 +17,7 @@ class Student(DefaultBase):
     """One student. A file that the tutorial wrote has the same columns, all but the id nullable."""
 
     __tablename__ = "students"
-    __table_args__ = MYSQL | {"sqlite_autoincrement": True}  # an id is never given twice
+    __table_args__ = MYSQL | {"sqlite_autoincrement": True}  # an id is never reused
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100))
@@ -26,10 +26,10 @@ class Student(DefaultBase):
 
 
 class IdempotencyKey(DefaultBase):
-    """A key that a client sent with a request, and the answer that it got."""
+    """A key that a client sent with a request, and the first response to it."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (UniqueConstraint("created_at", "key"), MYSQL)  # unique anyway; it finds the old ones
+    __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"), MYSQL)
 
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request: Mapped[str] = mapped_column(String(64))

@@ -11,11 +11,9 @@ from msgspec import Meta, Struct
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from litestar_app.exceptions import SettingsError
+
 DRIVERS = {"sqlite": "sqlite+pysqlite", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
-
-
-class SettingsError(ValueError):
-    """A setting is wrong; the message is one line that names the variable and never holds a password."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):

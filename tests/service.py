@@ -17,7 +17,7 @@ import httpx
 import uvicorn
 from litestar import Litestar
 
-from litestar_app.main import create_app
+from litestar_app.app import create_app
 from litestar_app.settings import Settings
 from tests.mariadb import free_port
 

@@ -14,7 +14,7 @@ from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.params import FromPath
 from swagger_ui_bundle import swagger_ui_path
 
-from litestar_app.schemas import StudentCreate, StudentPatch, StudentUpdate
+from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentUpdate
 
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",

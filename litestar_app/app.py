@@ -1,0 +1,66 @@
+"""All wiring: the application, made of settings."""
+
+from importlib.metadata import version
+
+from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
+from litestar import HttpMethod, Litestar, route
+from litestar.config.app import AppConfig
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.plugins import InitPlugin
+from litestar.response import Redirect
+
+from litestar_app.database import Database
+from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.http.docs import create_openapi_config, get_asset, get_openapi
+from litestar_app.http.health import HealthController
+from litestar_app.http.parameters import check_request
+from litestar_app.http.problems import respond_to_error
+from litestar_app.settings import Settings
+from litestar_app.students.controller import StudentController
+from litestar_app.students.service import FIXED, StudentService
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None = None) -> Litestar:
+    """Build the service; the database is not touched before its lifespan starts.
+
+    Raises:
+        SettingsError: a setting is wrong; settings default to those of the environment.
+
+    """
+    alchemy = alchemy or create_alchemy_config(settings or Settings.from_environment())
+    database = Database(alchemy, fixed=FIXED)
+    students = StudentService(database)
+    return Litestar(
+        route_handlers=[StudentController, HealthController, go_to_docs, get_openapi, get_asset],
+        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database)],
+        dependencies={
+            "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
+            "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
+        },
+        before_request=check_request,
+        exception_handlers={HTTPException: respond_to_error, Exception: respond_to_error},
+        logging_config=None,
+        openapi_config=create_openapi_config(version("student-records")),
+        request_max_body_size=MAX_BODY_BYTES,
+    )
+
+
+class DatabasePlugin(InitPlugin):
+    """Opens the database after advanced-alchemy's plugin has created the tables, and closes it before the engine."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Add the lifespan of the database."""
+        app_config.lifespan.append(self._database.open)
+        return app_config
+
+
+@route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=307, include_in_schema=False)
+async def go_to_docs() -> Redirect:
+    """Redirect a person to the documentation."""
+    return Redirect("/docs", status_code=307)

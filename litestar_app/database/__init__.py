@@ -1,0 +1,126 @@
+"""The database as the services see it: `fetch` reads, `write` runs a unit of work."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from litestar_app.database.config import THREADS, AlchemyConfig
+from litestar_app.database.failures import Failure, classify, raise_translated
+from litestar_app.database.reads import Reader, compile_statements
+from litestar_app.database.threads import WorkerThreads
+from litestar_app.database.writes import GroupCommit, Transactions
+from litestar_app.models import Student
+
+T = TypeVar("T")
+
+PING = select(Student.id).limit(1)
+
+
+class Database:
+    """The only place that knows threads, groups and retries.
+
+    Reads, writes and the ping have threads of their own, so that none of them waits for another. SQLite lets one
+    transaction write at a time, so there one thread writes, and what comes meanwhile shares the next COMMIT.
+    """
+
+    def __init__(self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = ()) -> None:
+        """Take the plugin's configuration, and the statements that are compiled once and kept."""
+        timeouts, engine, file = alchemy.timeouts, alchemy.get_engine(), alchemy.file
+        sessions = cast("sessionmaker[Session]", alchemy.create_session_maker())
+        compiled = compile_statements([*fixed, PING], engine)
+
+        def make_reader(*, waits: bool = True) -> Reader:
+            return Reader(engine, compiled, file, waits=waits)
+
+        def make_transactions() -> Transactions:
+            return Transactions(sessions, engine, timeouts.lock, file)
+
+        self._timeouts = timeouts
+        self._engine = engine
+        self._file = file
+        self._loop_reader = make_reader(waits=False) if file else None
+        self._readers = WorkerThreads("reader", THREADS, make_reader, timeouts.queue)
+        self._pinger = WorkerThreads("ping", 1, make_reader, timeouts.queue)
+        self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
+        self._group_commit = GroupCommit(self._writers) if file else None
+
+    async def fetch(self, statement: Select[Any], values: Mapping[str, object], *, short: bool = True) -> Sequence[Any]:
+        """Return the rows of a statement that only reads.
+
+        A short one, of about a millisecond at most, runs on the event loop where the database is SQLite: in less
+        time than the way to a thread and back takes.
+
+        Raises:
+            DatabaseUnavailableError: the database is locked, unreachable or restarting, or no thread was free.
+
+        """
+        try:
+            if short and self._loop_reader is not None:
+                try:
+                    return self._loop_reader.fetch(statement, values)
+                except Exception as error:
+                    if classify(error) is not Failure.CONTENTION:
+                        raise
+            return await self._readers.run(lambda reader: reader.fetch(statement, values))
+        except Exception as error:  # noqa: BLE001  raised again as one of ours
+            raise_translated(error)
+
+    async def write(self, work: Callable[[Session], T]) -> T:
+        """Run a unit of work in a transaction; it has been committed when this returns.
+
+        It is run again as a whole while other transactions are in its way. Where this raises, nothing is stored, but
+        for one exception.
+
+        Raises:
+            CommitUnknownError: that one; the change may or may not be stored.
+            RejectedError: what the unit of work raised.
+            DatabaseUnavailableError: the database is locked, full, unreachable or restarting.
+            ConstraintError: a constraint of the database is violated.
+            UnsupportedValueError: a value does not fit its column.
+
+        """
+        try:
+            if self._group_commit is not None:
+                outcome = await self._group_commit.write(work)
+            else:
+                (outcome,) = await self._writers.run(lambda transactions: transactions.run([work]))
+        except Exception as error:  # noqa: BLE001  raised again as one of ours
+            raise_translated(error)
+        if isinstance(outcome, BaseException):
+            raise_translated(outcome)
+        return cast("T", outcome)
+
+    async def ping(self) -> None:
+        """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""
+        try:
+            async with asyncio.timeout(self._timeouts.ready):
+                await self._pinger.run(lambda reader: reader.fetch(PING, {}))
+        except Exception as error:  # noqa: BLE001  raised again as one of ours
+            raise_translated(error)
+
+    @asynccontextmanager
+    async def open(self, _app: object = None) -> AsyncIterator[None]:
+        """Start the threads; at the end finish what has begun, within `timeouts.close`, and close the connections."""
+        if self._file is not None:
+            self._file.open(self._engine)
+        for threads in (self._readers, self._pinger, self._writers):
+            threads.start()
+        groups = asyncio.create_task(self._group_commit.run()) if self._group_commit else None
+        try:
+            yield
+        finally:
+            deadline = time.monotonic() + self._timeouts.close
+            if self._group_commit is not None and groups is not None:
+                self._group_commit.stop()
+                await asyncio.wait([groups], timeout=self._timeouts.close)
+            for threads in (self._readers, self._pinger, self._writers):
+                threads.stop(deadline)
+            if self._loop_reader is not None:
+                self._loop_reader.close()
+            if self._file is not None:
+                self._file.close()

@@ -1,0 +1,155 @@
+"""advanced-alchemy's plugin, configured: the engine, the sessions, and the tables at start."""
+
+import sqlite3
+import time
+
+from advanced_alchemy.extensions.litestar import SQLAlchemySyncConfig, SyncSessionConfig
+from advanced_alchemy.extensions.litestar.plugins.init.config.sync import default_handler_maker
+from litestar import Litestar
+from litestar.types import Message, Scope
+from msgspec import Struct
+from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from litestar_app.database import mysql, sqlite
+from litestar_app.database.failures import Failure, classify
+from litestar_app.exceptions import SettingsError
+from litestar_app.models import Student
+from litestar_app.settings import Settings
+
+THREADS = 8
+"""Threads that read, and on MySQL as many that write."""
+POOL_SIZE = 2 * THREADS + 3
+"""A connection for each thread, for the ping, the event loop and the start."""
+
+
+class Timeouts(Struct, frozen=True):
+    """How long the database is waited for, in seconds."""
+
+    start: float = 10
+    """For a database that does not respond when the service starts."""
+    lock: float = 5
+    """For a lock that another process or session holds; and how long a unit of work is retried."""
+    queue: float = 10
+    """For a thread that is free."""
+    ready: float = 2
+    """For the response to a ping."""
+    close: float = 10
+    """For work that has begun, when the service stops."""
+
+
+class AlchemyConfig(SQLAlchemySyncConfig):
+    """The plugin's configuration, with a start that fails where a table cannot be created or served."""
+
+    timeouts: Timeouts
+    file: sqlite.DatabaseFile | None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Tell the databases apart."""
+        return self.file is not None
+
+    def create_all_metadata(self, app: Litestar) -> None:
+        """Create the missing tables when the application starts; the plugin's own swallows an OperationalError."""
+        del app
+        self.prepare_database()
+
+    def prepare_database(self) -> None:
+        """Wait for the database, create what it lacks, and see that its tables can be served and written.
+
+        Safe when several processes start at once. Nothing is created where it fails.
+
+        Raises:
+            SettingsError: no response within `timeouts.start`, no right to it, or a table that cannot be served.
+
+        """
+        deadline = time.monotonic() + self.timeouts.start
+        waits_for = {Failure.CONTENTION} if self.is_sqlite else {Failure.CONTENTION, Failure.OUTAGE}
+        url = self.get_engine().url.render_as_string()  # without the password
+        while True:
+            try:
+                self._prepare_once()
+            except SettingsError as error:
+                raise SettingsError(f"DATABASE_URL (or MYSQL_*) {url} cannot be used: {error}") from None
+            # the last ones are a driver's, for a part of the URL
+            except (SQLAlchemyError, sqlite3.Error, OSError, RuntimeError, TypeError, ValueError) as error:
+                if classify(error) not in waits_for or time.monotonic() > deadline:
+                    reason = str(getattr(error, "orig", None) or error).replace("\n", " ")
+                    raise SettingsError(f"DATABASE_URL (or MYSQL_*) {url} cannot be used: {reason}") from None
+                time.sleep(0.2)
+            else:
+                return
+
+    def _prepare_once(self) -> None:
+        backend = sqlite if self.is_sqlite else mysql
+        tables = Student.metadata.sorted_tables
+        with self.get_engine().begin() as connection:
+            backend.check_table(connection)
+            if not self.is_sqlite:  # there a table that is created stays, whatever happens next
+                _check_rights(connection, tables)
+            for table in tables:
+                table.create(connection, checkfirst=True)
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
+            _check_rights(connection, tables)
+        if self.is_sqlite:
+            sqlite.finish(self.get_engine())
+
+
+def _check_rights(connection: Connection, tables: list[Table]) -> None:
+    """Run each kind of statement on no row; the server checks the rights first, and only then looks for the table."""
+    for table in tables:
+        nothing = table.c[0] != table.c[0]
+        columns = [column.name for column in table.c]
+        for statement in (
+            select(table).where(nothing),
+            insert(table).from_select(columns, select(table).where(nothing)),
+            update(table).where(nothing).values({columns[0]: table.c[0]}),
+            delete(table).where(nothing),
+        ):
+            try:
+                connection.execute(statement)
+            except SQLAlchemyError as error:
+                if not mysql.is_missing_table(error):
+                    raise
+
+
+def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) -> AlchemyConfig:
+    """Configure the plugin, which owns the engine, the sessions, the tables and the `litestar database` commands.
+
+    Raises:
+        SettingsError: the driver does not take a part of the URL.
+
+    """
+    timeouts = timeouts or Timeouts()
+    is_sqlite = settings.url.get_backend_name() == "sqlite"
+    backend = sqlite if is_sqlite else mysql
+    config = AlchemyConfig(
+        connection_string=settings.url.render_as_string(hide_password=False),
+        engine_config=backend.engine_config(POOL_SIZE, timeouts.lock),
+        # its listeners cost a tenth of a write, and nothing here uses what they do
+        session_config=SyncSessionConfig(
+            autoflush=False, expire_on_commit=False, info={"enable_cache_listener": False}
+        ),
+        enable_touch_updated_timestamp_listener=False,
+        enable_file_object_listener=False,
+        create_all=True,
+        set_default_exception_handler=False,  # it responds 409 to a lost connection
+    )
+    config.timeouts = timeouts
+    close = default_handler_maker(config.session_scope_key)
+
+    async def close_session(message: Message, scope: Scope) -> None:
+        close(message, scope)
+
+    config.before_send_handler = close_session  # the plugin's own, not being async, takes two thread hops a response
+    config.file = sqlite.DatabaseFile(str(settings.url.database)) if is_sqlite else None
+    try:
+        engine = config.get_engine()
+    except (SQLAlchemyError, TypeError, ValueError) as error:
+        raise SettingsError(f"DATABASE_URL cannot be used: {error}") from None
+    if config.file is not None:
+        sqlite.set_up(engine, config.file)
+    else:
+        mysql.set_up(engine)
+    return config

@@ -1,0 +1,129 @@
+"""Every error code of SQLite, MySQL and MariaDB that means something to this service: what it is, and what follows."""
+
+import sqlite3
+from enum import Enum
+from typing import NoReturn
+
+from litestar_app.exceptions import (
+    CommitUnknownError,
+    ConstraintError,
+    DatabaseUnavailableError,
+    RetryTransactionError,
+    StudentRecordsError,
+    UnsupportedValueError,
+)
+
+
+class Failure(Enum):
+    """What an error of the database is."""
+
+    CONTENTION = "another transaction is in the way: the unit of work is run again"
+    OUTAGE = "the database is full, unreachable or restarting: 503, and at start it is waited for"
+    REFUSED = "no right, no such database: the start fails; a service that runs responds 503"
+    CONSTRAINT = "a constraint is violated: 409"
+    VALUE = "a value does not fit its column: 422"
+    DEFECT = "anything else: 500"
+
+
+SQLITE = {
+    **dict.fromkeys([
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED,
+    ], Failure.CONTENTION),
+    **dict.fromkeys([
+        sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL,
+    ], Failure.OUTAGE),
+    **dict.fromkeys([
+        sqlite3.SQLITE_PERM, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB,
+    ], Failure.REFUSED),
+    sqlite3.SQLITE_CONSTRAINT: Failure.CONSTRAINT,
+    sqlite3.SQLITE_TOOBIG: Failure.VALUE,
+}  # fmt: skip
+"""Primary result codes."""
+
+MYSQL = {
+    **dict.fromkeys([
+        1205,  # lock wait timeout
+        1213,  # deadlock; a Galera cluster says it at COMMIT too
+        1020,  # the row has changed since it was read
+        1050, 1061,  # another process has just created this table or index
+    ], Failure.CONTENTION),
+    **dict.fromkeys([
+        0, 2002, 2003, 2005, 2006, 2013, 2014, 2026, 2055, 1053, 1927, 4031,  # no connection, or not any more
+        1037, 1038, 1040, 1041, 1135, 1203, 1206, 1226, 1637,  # out of connections, threads, memory or locks
+        1047,  # a cluster node without quorum
+        3, 1021, 1030, 1114, 1180,  # disk full
+        1129, 1152, 1158, 1159, 1160, 1161,  # network
+        1290, 1792, 1836,  # read-only
+        1317, 1969, 3024,  # interrupted
+    ], Failure.OUTAGE),
+    **dict.fromkeys([
+        1044, 1045, 1142, 1143, 1227, 1251, 1698, 2054, 2059, 2061,  # access
+        1049,  # no such database
+    ], Failure.REFUSED),
+    **dict.fromkeys([
+        1062, 1048, 1216, 1217, 1451, 1452,  # unique, not null, foreign key
+        1644, 3819, 4025,  # SIGNAL of a trigger, CHECK of MySQL and of MariaDB
+    ], Failure.CONSTRAINT),
+    **dict.fromkeys([1264, 1265, 1292, 1366, 1406], Failure.VALUE),
+}  # fmt: skip
+"""Codes of the server (below 2000, and from 3000 on) and of the client library."""
+
+MYSQL_LOST = {0, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
+"""Codes after which the connection cannot be used any more."""
+
+
+def classify(error: BaseException) -> Failure:
+    """Tell what an error is, whether SQLAlchemy has wrapped it or the driver raised it as it is."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, RetryTransactionError):
+        return Failure.CONTENTION
+    if isinstance(original, sqlite3.Error):
+        return SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, Failure.DEFECT)
+    if isinstance(original, OSError):  # of a socket, or of the file
+        return Failure.OUTAGE
+    code = _mysql_code(original)
+    return Failure.DEFECT if code is None else MYSQL.get(code, Failure.DEFECT)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether the connection cannot be used any more, so that nobody knows what became of its COMMIT."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, sqlite3.Error):
+        return getattr(original, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+    return isinstance(original, OSError) or _mysql_code(original) in MYSQL_LOST
+
+
+def raise_translated(error: BaseException) -> NoReturn:
+    """Raise the exception of ours that an error of the database amounts to, or the error itself.
+
+    Raises:
+        DatabaseUnavailableError: contention that has lasted too long, an outage, or a right that was taken away.
+        ConstraintError: a constraint is violated.
+        UnsupportedValueError: a value does not fit its column.
+
+    """
+    if isinstance(error, RetryTransactionError) or not isinstance(error, StudentRecordsError):
+        match classify(error):
+            case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
+                raise DatabaseUnavailableError(getattr(error, "orig", None) or error) from error
+            case Failure.CONSTRAINT:
+                raise ConstraintError from error
+            case Failure.VALUE:
+                raise UnsupportedValueError from error
+    raise error
+
+
+def raise_if_commit_unknown(error: BaseException) -> None:
+    """Raise CommitUnknownError for an error of COMMIT that says nothing about its outcome."""
+    if is_lost(error):
+        raise CommitUnknownError("the connection was lost during COMMIT") from error
+
+
+def _mysql_code(error: object) -> int | None:
+    """Return the code of an error of PyMySQL, which need not be imported for that; 0 where it lost its place."""
+    if not isinstance(error, Exception) or type(error).__module__ != "pymysql.err":
+        return None
+    if error.args and isinstance(error.args[0], int):
+        return error.args[0]
+    return 0 if type(error).__name__ in {"Error", "InterfaceError", "InternalError"} else None

@@ -1,0 +1,74 @@
+"""MySQL and MariaDB: how their connections are set up, and which tables can be served."""
+
+from typing import Any
+
+from advanced_alchemy.extensions.litestar import EngineConfig
+from sqlalchemy import Connection, Dialect, Engine, event
+
+from litestar_app.database.sqlite import raise_for_columns
+
+NO_SUCH_TABLE = 1146
+POOL_RECYCLE = 1800
+"""Seconds after which a connection is replaced: less than a server's wait_timeout commonly is."""
+CONNECT_TIMEOUT = 5
+"""Seconds that opening the socket may take."""
+SOCKET_TIMEOUT = 10
+"""Seconds that a server may take to respond, after which it counts as hung."""
+
+
+def engine_config(pool_size: int, lock_timeout: float) -> EngineConfig:
+    """Configure the engine; a statement waits `lock_timeout` seconds, at least one, for a lock of another session."""
+    seconds = max(1, round(lock_timeout))
+    return EngineConfig(
+        connect_args={
+            "charset": "utf8mb4",
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": SOCKET_TIMEOUT,
+            "write_timeout": SOCKET_TIMEOUT,
+            "init_command": "SET SESSION sql_mode='TRADITIONAL', "
+            f"innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}",
+        },
+        isolation_level="READ COMMITTED",  # no gap locks, which would make unrelated writes wait for each other
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        pool_recycle=POOL_RECYCLE,
+        hide_parameters=True,
+    )
+
+
+def set_up(engine: Engine) -> None:
+    """Set up every connection of an engine."""
+
+    def prepare(_dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> None:
+        if "password" in given:
+            given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would encode a text as Latin-1
+
+    event.listen(engine, "do_connect", prepare)
+
+
+def check_table(connection: Connection) -> None:
+    """Raise SettingsError for a `students` table that cannot be served as it is."""
+    engine = connection.exec_driver_sql(
+        "SELECT engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'students'"
+    ).scalar()
+    columns = {
+        name: (kind, is_nullable == "NO" and default is None and "auto_increment" not in extra, extra)
+        for name, kind, is_nullable, default, extra in connection.exec_driver_sql(
+            "SELECT column_name, data_type, is_nullable, column_default, extra FROM information_schema.columns "
+            "WHERE table_schema = DATABASE() AND table_name = 'students'"
+        )
+    }
+    problems = []
+    if columns and engine != "InnoDB":
+        problems.append(f"its engine is {engine}, which has no transactions: ALTER TABLE students ENGINE=InnoDB")
+    if "cgpa" in columns and columns["cgpa"][0] != "double":
+        problems.append(f"column cgpa is {columns['cgpa'][0].upper()}: ALTER TABLE students MODIFY cgpa DOUBLE")
+    if "id" in columns and "auto_increment" not in columns["id"][2]:
+        problems.append("column id has no AUTO_INCREMENT")
+    raise_for_columns({name: required for name, (_, required, _) in columns.items()}, problems)
+
+
+def is_missing_table(error: Exception) -> bool:
+    """Tell whether a statement has failed because its table does not exist."""
+    original = getattr(error, "orig", None)
+    return original is not None and original.args[0] == NO_SUCH_TABLE

@@ -1,0 +1,95 @@
+"""Statements that only read, on a connection that one thread keeps."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import Connection, Engine, Select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from litestar_app.database.failures import is_lost
+from litestar_app.database.sqlite import DatabaseFile
+
+RETRY_WITHIN = 1.0
+"""Seconds within which a read that has lost its connection is retried; later than that the server hangs."""
+
+
+class CompiledSelect(NamedTuple):
+    """A statement as the driver takes it."""
+
+    sql: str
+    defaults: Mapping[str, object]
+    positions: Sequence[str] | None
+    """The order of the values, where the driver takes a sequence; PyMySQL takes a mapping."""
+
+
+def compile_statements(statements: Iterable[Select[Any]], engine: Engine) -> dict[Select[Any], CompiledSelect]:
+    """Compile the fixed statements of a service, once."""
+    compiled = {statement: statement.compile(engine) for statement in statements}
+    return {statement: CompiledSelect(str(c), c.params, c.positiontup) for statement, c in compiled.items()}
+
+
+class Reader:
+    """Reads on one connection, in autocommit: each statement sees what is committed by then.
+
+    To take a connection from the pool, ping it and give it back costs more than the query. A fixed statement goes
+    to the driver as it was compiled, any other through SQLAlchemy. After a failure the next read connects anew.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        compiled: Mapping[Select[Any], CompiledSelect],
+        file: DatabaseFile | None = None,
+        *,
+        waits: bool = True,
+    ) -> None:
+        """Take the file, where it is SQLite, and whether to wait for a lock on it."""
+        self._engine = engine
+        self._compiled = compiled
+        self._file = file
+        self._waits = waits
+        self._connection: Connection | None = None
+
+    def fetch(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
+        """Return all rows; a read is retried once where its connection turns out to be lost."""
+        began = time.monotonic()
+        try:
+            return self._execute(statement, values)
+        except Exception as error:
+            self.close()
+            if not is_lost(error) or time.monotonic() - began > RETRY_WITHIN:
+                raise
+        try:
+            return self._execute(statement, values)
+        except Exception:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection without asking the server for anything."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
+
+    def _execute(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
+        if self._file is not None:
+            self._file.check()
+        connection = self._connection or self._connect()
+        if (compiled := self._compiled.get(statement)) is None:
+            return connection.execute(statement, values).all()
+        parameters = {**compiled.defaults, **values}
+        cursor = cast("DBAPIConnection", connection.connection.dbapi_connection).cursor()
+        try:
+            positions = compiled.positions
+            cursor.execute(compiled.sql, [parameters[name] for name in positions] if positions else parameters)
+            return cursor.fetchall()
+        finally:
+            cursor.close()
+
+    def _connect(self) -> Connection:
+        connection = self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        if not self._waits:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+        return connection

@@ -1,0 +1,134 @@
+"""SQLite: how its connections are set up, which tables can be served, and the file under a running service."""
+
+import logging
+import os
+import sqlite3
+from typing import Any
+
+from advanced_alchemy.extensions.litestar import EngineConfig
+from sqlalchemy import Connection, Engine, event
+
+from litestar_app.exceptions import DatabaseFileError, SettingsError
+
+logger = logging.getLogger("litestar_app")
+
+
+def engine_config(pool_size: int, lock_timeout: float) -> EngineConfig:
+    """Configure the engine; a statement waits `lock_timeout` seconds for a lock of another process."""
+    return EngineConfig(
+        # None: BEGIN is not left to the driver, see begin_immediate
+        connect_args={"isolation_level": None, "timeout": lock_timeout},
+        pool_size=pool_size,
+        hide_parameters=True,
+    )
+
+
+class DatabaseFile:
+    """The file that this process has open, and its write-ahead log.
+
+    SQLite finds both by name, so a file that is moved, replaced or deleted under a running process loses writes, and a
+    backup that is put in its place is destroyed: SQLite replays the old log onto it. Once either is not the one that
+    was opened, every use of the database is refused until a restart.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identities: dict[str, tuple[int, int]] = {}
+        self._anchor: Connection | None = None
+        self._is_lost = False
+
+    def open(self, engine: Engine) -> None:
+        """Keep a connection open, so that nobody deletes the log by closing the last one, and remember both files."""
+        self._anchor = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._anchor.exec_driver_sql("SELECT id FROM students LIMIT 1").all()  # creates the log
+        real_path = self._anchor.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar()
+        self._identities = {path: _identify(path) for path in (self._path, f"{real_path}-wal")}
+
+    def close(self) -> None:
+        """Close the connection; the last one folds the log back into the file."""
+        if self._anchor is not None:
+            self._anchor.close()
+            self._anchor = None
+        self._identities = {}
+
+    def check(self) -> None:
+        """Raise DatabaseFileError once the file or its log is not the one that was opened."""
+        if self._is_lost:
+            raise DatabaseFileError(self._path)
+        for path, identity in self._identities.items():
+            try:
+                found = _identify(path)
+            except OSError:
+                found = None
+            if found != identity:
+                self._is_lost = True
+                logger.error(
+                    "%s was moved, replaced or deleted under the running service, which refuses all requests from now "
+                    "on: stop it, put the right database file in place, remove its -wal and -shm, and start it again",
+                    path,
+                )
+                raise DatabaseFileError(path)
+
+
+def _identify(path: str) -> tuple[int, int]:
+    status = os.stat(path)  # noqa: PTH116  a Path costs more than the question
+    return status.st_dev, status.st_ino
+
+
+def set_up(engine: Engine, file: DatabaseFile) -> None:
+    """Set up every connection and every transaction of an engine."""
+
+    def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def begin_immediate(connection: Connection) -> None:
+        """Take the write lock first, so that what a transaction has read still holds when it writes."""
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            file.check()
+            connection.connection.dbapi_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
+
+    event.listen(engine, "do_connect", lambda *_: file.check())
+    event.listen(engine, "connect", set_pragmas)
+    event.listen(engine, "begin", begin_immediate)
+
+
+AFFINITIES = {
+    "name": ("CHAR", "CLOB", "TEXT"),
+    "department": ("CHAR", "CLOB", "TEXT"),
+    "cgpa": ("REAL", "FLOA", "DOUB"),
+}
+"""What the type of a column must contain for SQLite to keep texts as text and numbers as doubles."""
+
+
+def check_table(connection: Connection) -> None:
+    """Raise SettingsError for a `students` table that cannot be served as it is."""
+    rows = connection.exec_driver_sql("PRAGMA table_info(students)").all()
+    columns = {
+        name: (kind.upper(), is_required and default is None, key) for _, name, kind, is_required, default, key in rows
+    }
+    problems = [
+        f"column {name} is {columns[name][0] or 'without a type'}; expected one with {' or '.join(kinds)} in its type"
+        for name, kinds in AFFINITIES.items()
+        if name in columns and not any(kind in columns[name][0] for kind in kinds)
+    ]
+    if "id" in columns and (columns["id"][0] != "INTEGER" or [key for *_, key in columns.values() if key] != [1]):
+        problems.append("column id is not INTEGER PRIMARY KEY")
+    raise_for_columns({name: required for name, (_, required, _) in columns.items()}, problems)
+
+
+def finish(engine: Engine) -> None:
+    """Switch the file to write-ahead logging, which stays: readers and the writer do not wait for each other."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if (mode := connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar()) != "wal":
+            raise SettingsError(f"SQLite cannot use a write-ahead log there, its journal_mode stays {mode!r}")
+
+
+def raise_for_columns(required: dict[str, Any], problems: list[str]) -> None:
+    """Raise SettingsError where a table exists, but lacks columns of ours, or needs values for others."""
+    ours = ["id", "name", "department", "cgpa"]
+    if required:
+        problems += [f"column {name} is missing" for name in ours if name not in required]
+        problems += [f"column {name} needs a value" for name in required if required[name] and name not in ours]
+    if problems:
+        raise SettingsError(f"its table students cannot be served: {'; '.join(problems)}")

@@ -1,0 +1,109 @@
+"""Threads for work that blocks, with something of its own for each of them."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
+
+
+class Resource(Protocol):
+    """What a thread works with, and closes when it ends."""
+
+    def close(self) -> None:
+        """Let go of whatever is open."""
+
+
+R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
+
+
+class WorkerThreads(Generic[R]):
+    """A fixed number of threads, all of which are started before the first work comes.
+
+    An executor of the standard library starts a thread after it has taken the work, so that work is done later which
+    was reported as failed; and the interpreter waits for its threads, however long they hang.
+    """
+
+    def __init__(self, name: str, count: int, make: Callable[[], R], queue_timeout: float) -> None:
+        """Take how many threads there are, what makes the resource of each, and seconds that work may wait for one."""
+        self._queue_timeout = queue_timeout
+        self._queue: SimpleQueue[_Job[R, Any] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, args=(make,), name=f"{name}-{number}", daemon=True)
+            for number in range(count)
+        ]
+        self._is_open = False
+
+    def start(self) -> None:
+        """Start all threads, or raise RuntimeError."""
+        for thread in self._threads:
+            thread.start()
+        self._is_open = True
+
+    async def run(self, work: Callable[[R], T]) -> T:
+        """Run work on a thread and return what it returns.
+
+        Raises:
+            QueueTimeoutError: no thread was free in time; the work was not begun.
+            DatabaseUnavailableError: the threads have been stopped; the work was not begun.
+
+        """
+        if not self._is_open:
+            raise DatabaseUnavailableError("the service is stopping")
+        job = _Job(work, time.monotonic() + self._queue_timeout)
+        self._queue.put(job)
+        outcome = await job.future
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def stop(self, deadline: float) -> None:
+        """Reject the work that has not begun, and wait until the deadline (`time.monotonic`) for what has."""
+        self._is_open = False
+        with contextlib.suppress(Empty):
+            while (job := self._queue.get_nowait()) is not None:
+                job.resolve(DatabaseUnavailableError("the service is stopping"))
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0, deadline - time.monotonic()))
+
+    def _run(self, make: Callable[[], R]) -> None:
+        resource = make()
+        while (job := self._queue.get()) is not None:
+            job.run(resource)
+        resource.close()
+
+
+class _Job(Generic[R, T]):
+    """Work that waits for a thread, and the future of what comes of it; exceptions are results as any other."""
+
+    def __init__(self, work: Callable[[R], T], latest: float) -> None:
+        self._work = work
+        self._latest = latest
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T | BaseException] = self._loop.create_future()
+
+    def run(self, resource: R) -> None:
+        """Do the work, unless it has waited too long or nobody waits for it any more."""
+        if self.future.cancelled():
+            return
+        outcome: T | BaseException
+        try:
+            is_late = time.monotonic() > self._latest
+            outcome = QueueTimeoutError("no thread was free in time") if is_late else self._work(resource)
+        except BaseException as error:  # noqa: BLE001  it is raised where the work is awaited
+            outcome = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(self.resolve, outcome)
+
+    def resolve(self, outcome: T | BaseException) -> None:
+        """Give the result to whoever waits for it."""
+        if not self.future.done():
+            self.future.set_result(outcome)

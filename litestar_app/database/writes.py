@@ -1,0 +1,158 @@
+"""Units of work: committed all or nothing, run again while others are in their way, several to one COMMIT on SQLite."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias, cast
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, sessionmaker
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from litestar_app.database.failures import Failure, classify, raise_if_commit_unknown
+from litestar_app.database.sqlite import DatabaseFile
+from litestar_app.database.threads import WorkerThreads
+from litestar_app.exceptions import CommitUnknownError, DatabaseFileError, DatabaseUnavailableError, RejectedError
+
+UnitOfWork: TypeAlias = Callable[[Session], Any]
+"""What is done in one transaction. It may be run again, so it changes nothing but rows."""
+Outcome: TypeAlias = Any | BaseException
+"""What a unit of work returned or raised."""
+
+
+class Transactions:
+    """Runs units of work on one thread, in sessions of the plugin."""
+
+    def __init__(
+        self, sessions: sessionmaker[Session], engine: Engine, lock_timeout: float, file: DatabaseFile | None = None
+    ) -> None:
+        """Take how long a unit of work is retried, in seconds, and on SQLite the file, which one thread writes."""
+        self._sessions = sessions
+        self._engine = engine
+        self._file = file
+        self._session: Session | None = None
+        self._retrying = Retrying(
+            retry=retry_if_exception(is_retryable),
+            stop=stop_after_delay(lock_timeout),
+            wait=wait_random_exponential(multiplier=0.01, max=0.5),
+            reraise=True,
+        )
+
+    def run(self, group: Sequence[UnitOfWork]) -> list[Outcome]:
+        """Run units of work with one COMMIT for all of them, and return what became of each.
+
+        One that is rejected has changed nothing, and the others are committed. Any other exception rolls back the
+        group, and each is run in a transaction of its own, so that none fails because of another.
+        """
+        try:
+            return self._retrying(self._commit, group)
+        except BaseException as error:  # noqa: BLE001  each is raised where its unit of work is awaited
+            if len(group) == 1 or is_retryable(error) or isinstance(error, CommitUnknownError):
+                return [error for _ in group]
+        outcomes: list[Outcome] = []
+        for number, work in enumerate(group):
+            outcomes += self.run([work])
+            if is_retryable(outcomes[-1]):  # the others would wait as long, and in vain
+                return outcomes + [outcomes[-1] for _ in group[number + 1 :]]
+        return outcomes
+
+    def close(self) -> None:
+        """Close the connection that is kept, and with it whatever a failed COMMIT has left open."""
+        session, self._session = self._session, None
+        if session is not None:
+            connection = cast("Connection", session.bind)
+            connection.invalidate()
+            connection.close()
+
+    def _commit(self, group: Sequence[UnitOfWork]) -> list[Outcome]:
+        is_committing = False
+        try:
+            with self._begin() as session:
+                outcomes = [_run_or_reject(work, session) for work in group]
+                is_committing = True
+            if self._file is not None:
+                self._file.check()
+        except DatabaseFileError as error:
+            if is_committing:
+                raise CommitUnknownError("the database file was replaced during COMMIT") from error
+            raise
+        except BaseException as error:
+            if is_committing:
+                raise_if_commit_unknown(error)
+            raise
+        return outcomes
+
+    @contextmanager
+    def _begin(self) -> Iterator[Session]:
+        """Begin a transaction: on SQLite on the one connection that writes, elsewhere on one of the pool."""
+        if self._file is None:
+            with self._sessions.begin() as session:
+                yield session
+            return
+        if self._session is None:
+            self._session = self._sessions(bind=self._engine.connect())
+        try:
+            with self._session.begin():
+                yield self._session
+        except BaseException:
+            self.close()
+            raise
+
+
+def _run_or_reject(work: UnitOfWork, session: Session) -> Outcome:
+    try:
+        return work(session)
+    except RejectedError as rejection:
+        return rejection
+
+
+def is_retryable(error: object) -> bool:
+    """Tell whether the unit of work may succeed when it is run again."""
+    return isinstance(error, BaseException) and classify(error) is Failure.CONTENTION
+
+
+class GroupCommit:
+    """Collects the writes that come while others are written, and has them written as one group.
+
+    SQLite lets one transaction write at a time, and COMMIT, an fsync, is most of what a write costs.
+    """
+
+    def __init__(self, threads: WorkerThreads[Transactions]) -> None:
+        self._threads = threads
+        self._queue: asyncio.Queue[tuple[UnitOfWork, asyncio.Future[Outcome]] | None] = asyncio.Queue()
+        self._is_open = True
+
+    async def write(self, work: UnitOfWork) -> Outcome:
+        """Return what became of a unit of work, once its group is committed or has failed."""
+        if not self._is_open:
+            raise DatabaseUnavailableError("the service is stopping")
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((work, future))
+        return await future
+
+    async def run(self) -> None:
+        """Write one group after the other until the service stops."""
+        is_last = False
+        while not is_last:
+            entries = [await self._queue.get()]
+            while not self._queue.empty():
+                entries.append(self._queue.get_nowait())
+            is_last = None in entries
+            if group := [entry for entry in entries if entry is not None and not entry[1].cancelled()]:
+                await self._write_group(group)
+
+    async def _write_group(self, group: Sequence[tuple[UnitOfWork, asyncio.Future[Outcome]]]) -> None:
+        works = [work for work, _ in group]
+        outcomes: list[Outcome]
+        try:
+            outcomes = await self._threads.run(lambda transactions: transactions.run(works))
+        except Exception as error:  # noqa: BLE001  it is raised where each unit of work is awaited
+            outcomes = [error for _ in group]
+        for (_, future), outcome in zip(group, outcomes, strict=True):
+            if not future.done():
+                future.set_result(outcome)
+
+    def stop(self) -> None:
+        """Let `run` end when the writes that are waiting now have been written."""
+        self._is_open = False
+        self._queue.put_nowait(None)

@@ -1,0 +1,93 @@
+"""What can go wrong, as one tree. It imports nothing of this package.
+
+StudentRecordsError
+├── SettingsError                  the service cannot start with these settings or on this database
+├── UnreadableBodyError            the body is not JSON in UTF-8
+├── InvalidBodyError               the body is JSON, but not what its schema asks for
+├── RejectedError                  a unit of work declines the request before it has changed a row
+│   ├── StudentNotFoundError
+│   ├── PreconditionFailedError
+│   ├── KeyReusedError
+│   └── KeyInUseError
+└── DatabaseError
+    ├── DatabaseUnavailableError   locked, full, unreachable, restarting or stopping
+    │   ├── QueueTimeoutError      no thread was free in time
+    │   └── DatabaseFileError      the SQLite file, or its -wal, is not the one that was opened
+    ├── CommitUnknownError         the connection was lost during COMMIT
+    ├── ConstraintError            a constraint of the database is violated
+    ├── UnsupportedValueError      a value does not fit its column
+    └── RetryTransactionError      another transaction was faster: run the unit of work again
+"""
+
+
+class StudentRecordsError(Exception):
+    """The root of everything that this service raises on purpose."""
+
+
+class SettingsError(StudentRecordsError):
+    """The service cannot start; the message is one line that names the variable and never holds a password."""
+
+
+class UnreadableBodyError(StudentRecordsError):
+    """The body is not JSON in UTF-8; the message says why."""
+
+
+class InvalidBodyError(StudentRecordsError):
+    """The body breaks rules of its schema."""
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        """Take every problem of the body, as pairs of a JSON Pointer (RFC 6901) and what is expected there."""
+        super().__init__(errors)
+        self.errors = errors
+
+
+class RejectedError(StudentRecordsError):
+    """A unit of work raises it before it has changed a row; the other units of its group are committed."""
+
+
+class StudentNotFoundError(RejectedError):
+    """No student has this id."""
+
+
+class PreconditionFailedError(RejectedError):
+    """If-Match does not name the student's current version."""
+
+
+class KeyReusedError(RejectedError):
+    """The Idempotency-Key was used with another request."""
+
+
+class KeyInUseError(RejectedError):
+    """The first request with this Idempotency-Key is still running."""
+
+
+class DatabaseError(StudentRecordsError):
+    """The database did not do what it was asked for."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database cannot be used at the moment; nothing was stored, and the request can be retried."""
+
+
+class QueueTimeoutError(DatabaseUnavailableError):
+    """No thread was free in time; the work was not begun."""
+
+
+class DatabaseFileError(DatabaseUnavailableError):
+    """The SQLite file, or its write-ahead log, is not the one that this process opened."""
+
+
+class CommitUnknownError(DatabaseError):
+    """The connection was lost during COMMIT: the change may or may not be stored. Never retried."""
+
+
+class ConstraintError(DatabaseError):
+    """A constraint of the database is violated."""
+
+
+class UnsupportedValueError(DatabaseError):
+    """A value does not fit its column, as in a table that another program created."""
+
+
+class RetryTransactionError(DatabaseError):
+    """Another transaction was faster; run again, the unit of work will see what that one did."""

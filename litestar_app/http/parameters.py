@@ -1,0 +1,74 @@
+"""Query parameters and header fields, checked before a handler sees the request."""
+
+import re
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+from litestar import Request, Response
+from litestar.exceptions import ClientException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import QueryParameter
+
+CACHED_QUERY = 256
+"""Bytes of the longest query whose check is remembered."""
+LISTS = {b"if-match", b"if-none-match"}
+"""Fields whose lines form one list (RFC 9110, 5.3)."""
+SINGLE = {b"idempotency-key"}
+"""Fields that may be given once."""
+
+
+def is_plain_integer(text: str) -> bool:
+    """Tell whether a text is an integer as JSON writes it; `int` takes much more."""
+    return re.fullmatch(r"-?(0|[1-9][0-9]{0,400})", text) is not None
+
+
+async def check_request(request: Request[Any, Any, Any]) -> Response[None] | None:
+    """Respond to OPTIONS, and reject a query or a header that no handler can take.
+
+    Raises:
+        ClientException: 400, naming the parameter or the field.
+
+    """
+    if request.method == "OPTIONS":
+        return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
+    _merge_lists(request)
+    if query := request.scope["query_string"]:
+        check = _check_query if len(query) <= CACHED_QUERY else _check_query.__wrapped__
+        check(query, request.route_handler)
+    return None
+
+
+def _merge_lists(request: Request[Any, Any, Any]) -> None:
+    """Make several lines of a list one line; Litestar hands only the first to a handler."""
+    headers = request.scope["headers"]
+    names = [name for name, _ in headers if name in LISTS or name in SINGLE]
+    for name, count in Counter(names).items() if len(names) > 1 else ():
+        if count > 1 and name in SINGLE:
+            raise ClientException(f"header {name.decode().title()}: given more than once")
+        merged = b", ".join(value for found, value in headers if found == name)
+        headers = [*((found, value) for found, value in headers if found != name), (name, merged)]
+    request.scope["headers"] = headers
+
+
+@lru_cache(1024)
+def _check_query(query: bytes, handler: HTTPRouteHandler) -> None:
+    """Reject parameters that the route does not have, repeated ones, and numbers in other than plain digits."""
+    parameters = handler.parsed_fn_signature.parameters.values()
+    known = {p.name: p.annotation for p in parameters if isinstance(p.kwarg_definition, QueryParameter)}
+    seen = set()
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in known:
+            raise ClientException(f"query parameter {name!r}: not one of this route's ({', '.join(known) or 'none'})")
+        if name in seen:
+            raise ClientException(f"query parameter {name!r}: given more than once")
+        if known[name] is int and not is_plain_integer(value):
+            raise ClientException(f"query parameter {name!r}: expected an integer, got {value!r}")
+        seen.add(name)
+
+
+def _methods(request: Request[Any, Any, Any]) -> set[str]:
+    """Find every method of the path; Litestar's own OPTIONS knows only those of one handler."""
+    path = request.scope["path_template"]
+    return {method for route in request.app.routes if route.path_format == path for method in route.methods}

@@ -1,0 +1,168 @@
+"""Problem documents (RFC 9457): which exception becomes which, and how they are documented."""
+
+import logging
+import re
+from http import HTTPStatus
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from litestar import Request, Response
+from litestar.enums import ParamType
+from litestar.exceptions import (
+    HTTPException,
+    InternalServerException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import Example
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from litestar_app.exceptions import (
+    CommitUnknownError,
+    ConstraintError,
+    DatabaseUnavailableError,
+    InvalidBodyError,
+    KeyInUseError,
+    KeyReusedError,
+    PreconditionFailedError,
+    StudentNotFoundError,
+    StudentRecordsError,
+    UnreadableBodyError,
+    UnsupportedValueError,
+)
+
+logger = logging.getLogger("litestar_app")
+
+PROBLEM_JSON = "application/problem+json"
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""Names of RFC 9110 that Python knows from 3.13 on."""
+RETRY_AFTER = 1
+"""Seconds after which a client may retry while the database is unavailable."""
+MAX_ERRORS = 100
+"""Problems of a body that a response lists."""
+
+PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
+    StudentNotFoundError: (404, "Student not found"),
+    PreconditionFailedError: (412, "The student has changed since this ETag; fetch it and retry"),
+    KeyInUseError: (409, "The first request with this Idempotency-Key is still running"),
+    KeyReusedError: (422, "This Idempotency-Key was used with another request; use a new one"),
+    ConstraintError: (409, "A constraint of the database is violated"),
+    UnsupportedValueError: (422, "A value does not fit its column in the database"),
+    InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
+    DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
+    # without Retry-After, which would invite a second change
+    CommitUnknownError: (
+        503,
+        "The connection was lost during COMMIT: the change may or may not be stored; check before you repeat it",
+    ),
+}
+
+
+class FieldProblem(Struct):
+    """One problem of a body."""
+
+    pointer: Annotated[str, Meta(description="where, as a JSON Pointer (RFC 6901)", examples=["/cgpa"])]
+    detail: Annotated[str, Meta(examples=["expected a number from 0 to 10"])]
+
+
+class Problem(Struct, omit_defaults=True):
+    """A problem document (RFC 9457)."""
+
+    type: Annotated[str, Meta(description="always about:blank: the status says what kind it is")]
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | UnsetType = UNSET
+    total_errors: (
+        Annotated[int, Meta(description="how many problems there are, where errors lists only some")] | UnsetType
+    ) = UNSET
+    request_id: Annotated[str, Meta(description="what the log has the details under")] | UnsetType = UNSET
+
+
+def make_problem(status: int, detail: str) -> Problem:
+    """Make a problem document: the status says what kind, the detail what happened."""
+    return Problem("about:blank", TITLES.get(status) or HTTPStatus(status).phrase, status, detail)
+
+
+def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
+    headers: dict[str, str] | None = None
+    if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
+        problem = make_problem(*mapped)
+        if isinstance(error, InvalidBodyError):
+            problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
+            problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
+        if isinstance(error, DatabaseUnavailableError):
+            logger.warning("%s %s: 503: %s", request.method, quote(request.scope["path"]), error)
+            headers = {"Retry-After": str(RETRY_AFTER)}
+    elif isinstance(error, UnreadableBodyError):
+        problem = make_problem(400, str(error))
+    elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        problem, headers = make_problem(error.status_code, _explain(request, error)), error.headers
+    elif isinstance(error, InternalServerException) and "disconnected" in error.detail:
+        problem = make_problem(400, "The body ends before it is complete")  # which nobody is there to read
+    else:
+        problem, headers = _log_defect(request, error)
+    return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _log_defect(request: Request[Any, Any, Any], error: Exception) -> tuple[Problem, dict[str, str]]:
+    request_id = request.headers.get("X-Request-ID", "")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id):
+        request_id = uuid4().hex
+    logger.error("%s %s: 500: request %s", request.method, quote(request.scope["path"]), request_id, exc_info=error)
+    problem = make_problem(500, f"A defect of this service; its log has the details under {request_id}")
+    problem.request_id = request_id
+    return problem, {"X-Request-ID": request_id}
+
+
+def _explain(request: Request[Any, Any, Any], error: HTTPException) -> str:
+    """Say what was wrong and what would be right, where Litestar has only the status's name."""
+    if isinstance(error, ValidationException) and isinstance(error.extra, list):
+        if any(extra.get("key") == "data" for extra in error.extra):
+            return "The body is empty; expected JSON"
+        return "; ".join(_describe(**extra) for extra in error.extra)
+    if isinstance(error, NotFoundException):
+        return f"There is nothing at {request.scope['path']}; /docs lists what there is"
+    if isinstance(error, MethodNotAllowedException):
+        return f"{request.method} is not possible here; the header Allow lists what is"
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return f"The body is over {request.route_handler.resolve_request_max_body_size()} bytes"
+    return error.detail
+
+
+def _describe(message: str, key: str = "", source: str = "request") -> str:
+    if source == ParamType.HEADER:
+        return f"header {key.replace('_', '-').title()}: {message}"
+    return f"query parameter {key!r}: {message}"
+
+
+def problem_responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """Document the problem documents that a route may respond with, beside a 500 and a 503."""
+    has_body = 415 in statuses  # noqa: PLR2004  a status reads best as its number
+    unreadable = "The body is not JSON: Input data was truncated" if has_body else "query parameter 'x': not one of ..."
+    return {status: _document_problem(status, unreadable) for status in (*statuses, 500, 503)}
+
+
+def _document_problem(status: int, unreadable: str) -> ResponseSpec:
+    detail = {
+        400: unreadable,
+        404: PROBLEMS[StudentNotFoundError][1],
+        409: PROBLEMS[ConstraintError][1],
+        412: PROBLEMS[PreconditionFailedError][1],
+        413: "The body is over 1048576 bytes",
+        415: "Expected a body with Content-Type: application/json, in UTF-8",
+        422: PROBLEMS[InvalidBodyError][1],
+        500: "A defect of this service; its log has the details under 6f1c0d2e",
+        503: PROBLEMS[DatabaseUnavailableError][1],
+    }[status]
+    problem = make_problem(status, detail)
+    if status == 422:  # noqa: PLR2004  a status reads best as its number
+        problem.errors = [FieldProblem("/cgpa", "expected a number from 0 to 10")]
+    example = Example("problem", value=problem)
+    return ResponseSpec(
+        Problem, description=problem.title, media_type=PROBLEM_JSON, examples=[example], generate_examples=False
+    )

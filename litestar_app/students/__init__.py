@@ -1,0 +1,1 @@
+"""The students: what a client sees of them, the rules, the routes."""

@@ -1,0 +1,161 @@
+"""The routes of the students."""
+
+from typing import Annotated, Any, ClassVar
+
+from litestar import Controller, HttpMethod, Response, delete, patch, post, put, route
+from litestar.datastructures import ResponseHeader
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
+
+from litestar_app.exceptions import StudentNotFoundError
+from litestar_app.http.bodies import BodyDTO
+from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
+from litestar_app.http.parameters import is_plain_integer
+from litestar_app.http.problems import problem_responses
+from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
+from litestar_app.students.service import StudentService
+
+READ = [HttpMethod.GET, HttpMethod.HEAD]
+MAX_ID = 2**63 - 1
+
+StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many students at most")]
+Offset = Annotated[int, QueryParameter(ge=0, le=2**53 - 1, description="how many students to skip")]
+Key = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        pattern="^[!-~]{1,255}$",
+        description="the same key with the same body returns the first response again, for 24 hours",
+    ),
+]
+ETAG = ResponseHeader("ETag", description="the version of the student", documentation_only=True)
+LOCATION = ResponseHeader("Location", description="the path of the new student", documentation_only=True)
+
+
+class CreateDTO(BodyDTO[StudentCreate]):
+    """The body of POST."""
+
+
+class UpdateDTO(BodyDTO[StudentUpdate]):
+    """The body of PUT; what GET gave can be edited and sent back."""
+
+    repeats: ClassVar = {"id": "student_id"}
+
+
+class PatchDTO(BodyDTO[StudentPatch]):
+    """The body of PATCH."""
+
+    media_types = ("application/merge-patch+json", "application/json")
+
+
+class StudentController(Controller):
+    """Create, read, update and delete students."""
+
+    tags = ("students",)
+    return_dto = None
+
+    @route("/students", http_method=READ, status_code=200, summary="List students", responses=problem_responses(400))
+    async def list_students(
+        self, students: NamedDependency[StudentService], limit: Limit = 100, offset: Offset = 0
+    ) -> list[StudentRead]:
+        """Return a page of the students, in id order."""
+        return await students.list_page(limit, offset)
+
+    @post(
+        "/student",
+        dto=CreateDTO,
+        summary="Create a student",
+        responses=problem_responses(400, 409, 413, 415, 422),
+        response_headers=[LOCATION, ETAG],
+    )
+    async def create_student(
+        self, data: JSONBody[StudentCreate], students: NamedDependency[StudentService], idempotency_key: Key = None
+    ) -> Response[StudentRead]:
+        """Store a new student; the database gives the id. With an Idempotency-Key the request can be retried safely."""
+        student = await students.create(data, _parse_key(idempotency_key))
+        return _respond(student, Location=f"/student/{student.id}")
+
+    @route(
+        "/student/{student_id:str}",
+        http_method=READ,
+        status_code=200,
+        summary="Get a student",
+        responses={304: ResponseSpec(None, description="Not Modified"), **problem_responses(400, 404)},
+        response_headers=[ETAG],
+    )
+    async def get_student(
+        self, student_id: StudentId, students: NamedDependency[StudentService], if_none_match: IfNoneMatch = None
+    ) -> Response[StudentRead]:
+        """Return one student, or 304 if the client has this version."""
+        student = await students.get(_parse_id(student_id))
+        if if_none_match is not None and matches(if_none_match, version := etag(student)):
+            not_modified: Response[Any] = Response(None, status_code=304, headers={"ETag": version})
+            return not_modified
+        return _respond(student)
+
+    @put(
+        "/student/{student_id:str}",
+        dto=UpdateDTO,
+        summary="Replace a student",
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422),
+        response_headers=[ETAG],
+    )
+    async def update_student(
+        self,
+        student_id: StudentId,
+        data: JSONBody[StudentUpdate],
+        students: NamedDependency[StudentService],
+        if_match: IfMatch = None,
+    ) -> Response[StudentRead]:
+        """Replace a student. The body of a GET can be edited and sent back as it is, its id included."""
+        return _respond(await students.replace(_parse_id(student_id), data, parse_if_match(if_match)))
+
+    @patch(
+        "/student/{student_id:str}",
+        dto=PatchDTO,
+        summary="Change a student",
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422),
+        response_headers=[ETAG],
+    )
+    async def patch_student(
+        self,
+        student_id: StudentId,
+        data: JSONBody[StudentPatch],
+        students: NamedDependency[StudentService],
+        if_match: IfMatch = None,
+    ) -> Response[StudentRead]:
+        """Change the given fields and keep the others: a merge patch (RFC 7396)."""
+        return _respond(await students.change(_parse_id(student_id), data, parse_if_match(if_match)))
+
+    @delete(
+        "/student/{student_id:str}",
+        status_code=200,
+        summary="Delete a student",
+        responses=problem_responses(400, 404, 409, 412),
+    )
+    async def delete_student(
+        self, student_id: StudentId, students: NamedDependency[StudentService], if_match: IfMatch = None
+    ) -> Message:
+        """Delete a student for good."""
+        await students.delete(_parse_id(student_id), parse_if_match(if_match))
+        return Message("Student deleted successfully")
+
+
+def _parse_id(given: str) -> int:
+    """Read the id of a path; raise StudentNotFoundError for what no database could hold."""
+    if not is_plain_integer(given) or abs(int(given)) > MAX_ID:
+        raise StudentNotFoundError
+    return int(given)
+
+
+def _parse_key(given: str | None) -> str | None:
+    """Return a key without the quotes that its draft standard has around it; with or without, it is the same key."""
+    if given is not None and len(given) > len('""') and given[0] == given[-1] == '"':
+        return given[1:-1]
+    return given
+
+
+def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:
+    return Response(student, headers={"ETag": etag(student), **headers})

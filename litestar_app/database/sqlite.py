@@ -3,6 +3,7 @@
 import logging
 import os
 import sqlite3
+import threading
 from typing import Any
 
 from advanced_alchemy.extensions.litestar import EngineConfig
@@ -33,45 +34,49 @@ class DatabaseFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._identities: dict[str, tuple[int, int]] = {}
+        self._log = ""
+        self._opened: list[tuple[int, int] | None] = []
         self._anchor: Connection | None = None
-        self._is_lost = False
+        self._is_lost = threading.Lock()
 
     def open(self, engine: Engine) -> None:
         """Keep a connection open, so that nobody deletes the log by closing the last one, and remember both files."""
         self._anchor = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._anchor.exec_driver_sql("SELECT id FROM students LIMIT 1").all()  # creates the log
         real_path = self._anchor.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar()
-        self._identities = {path: _identify(path) for path in (self._path, f"{real_path}-wal")}
+        self._log = f"{real_path}-wal"
+        self._opened = [_identify(self._path), _identify(self._log)]
 
     def close(self) -> None:
         """Close the connection; the last one folds the log back into the file."""
         if self._anchor is not None:
             self._anchor.close()
             self._anchor = None
-        self._identities = {}
+        self._opened = []
 
     def check(self) -> None:
         """Raise DatabaseFileError once the file or its log is not the one that was opened."""
-        if self._is_lost:
-            raise DatabaseFileError(self._path)
-        for path, identity in self._identities.items():
-            try:
-                found = _identify(path)
-            except OSError:
-                found = None
-            if found != identity:
-                self._is_lost = True
-                logger.error(
-                    "%s was moved, replaced or deleted under the running service, which refuses all requests from now "
-                    "on: stop it, put the right database file in place, remove its -wal and -shm, and start it again",
-                    path,
-                )
-                raise DatabaseFileError(path)
+        if self._opened and (self._is_lost.locked() or self._opened != [_identify(self._path), _identify(self._log)]):
+            if self._is_lost.acquire(blocking=False):
+                self._report()
+            raise DatabaseFileError(f"{self._path} or its -wal is not the file that was opened")
+
+    def _report(self) -> None:
+        """Save what the deleted log of an untouched file still holds, and say what to do."""
+        if self._anchor is not None and self._opened[0] == _identify(self._path) and _identify(self._log) is None:
+            self._anchor.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        logger.error(
+            "%s or its -wal was moved, replaced or deleted under the running service, which responds 503 from now on: "
+            "stop it, put the right file in place, remove its -wal and -shm, and start it again",
+            self._path,
+        )
 
 
-def _identify(path: str) -> tuple[int, int]:
-    status = os.stat(path)  # noqa: PTH116  a Path costs more than the question
+def _identify(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116  a Path costs more than the question
+    except OSError:
+        return None
     return status.st_dev, status.st_ino
 
 

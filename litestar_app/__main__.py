@@ -12,7 +12,7 @@ from litestar_app.database.config import create_alchemy_config
 from litestar_app.exceptions import SettingsError
 from litestar_app.settings import Settings
 
-SHUTDOWN_SECONDS = 20
+SHUTDOWN_TIMEOUT = 28
 """How long requests in flight may take to end after SIGTERM."""
 
 
@@ -36,7 +36,7 @@ def serve() -> None:
         reload="--reload" in sys.argv,
         log_level=settings.log_level,
         log_config=log_config,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
     if config.should_reload:
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]).run()

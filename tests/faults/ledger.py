@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Self
 
-UNKNOWN = "may be stored or not"
+UNKNOWN = "may or may not be stored"
 """What the detail says of a COMMIT whose outcome the service does not know."""
 PATIENCE = 180.0
 """Seconds after which a state that is polled for is taken never to come; far beyond what a busy machine needs."""
@@ -31,7 +31,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What the service said."""
 
     status: int
@@ -53,11 +53,11 @@ class Answer(NamedTuple):
     def assert_is_outage(self) -> None:
         """Check that this is what a client gets while the database is away: come again, nothing was stored."""
         assert self.status == 503, self
-        assert self.detail == "The database is locked, full or unreachable at the moment; try again"
+        assert self.detail == "The database is locked, full or unreachable; nothing was stored, retry later"
         assert int(self.headers["Retry-After"]) >= 1
 
     def assert_outcome_is_unknown(self) -> None:
-        """Check that this is what a client gets where COMMIT went and no answer to it came."""
+        """Check that this is what a client gets where COMMIT went and no response to it came."""
         assert self.status == 503, self
         assert UNKNOWN in self.detail, self
 
@@ -68,8 +68,8 @@ class Wire:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
-    def send(self, method: str, path: str, data: object = None, **headers: str) -> Answer | None:
-        """Send a request; None where no whole answer came. `If_Match="x"` is a header."""
+    def send(self, method: str, path: str, data: object = None, **headers: str) -> Response | None:
+        """Send a request; None where no whole response came. `If_Match="x"` is a header."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         body = None
         if data is not None:
@@ -77,16 +77,16 @@ class Wire:
         try:
             self._connection.request(method, path, body, named)
             response = self._connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            return Response(response.status, response.headers, response.read())
         except (OSError, http.client.HTTPException):
             self._connection.close()
             return None
 
-    def ask(self, method: str, path: str, data: object = None, **headers: str) -> Answer:
+    def ask(self, method: str, path: str, data: object = None, **headers: str) -> Response:
         """Send a request that must be answered."""
-        answer = self.send(method, path, data, **headers)
-        assert answer is not None, f"{method} {path}: no answer"
-        return answer
+        response = self.send(method, path, data, **headers)
+        assert response is not None, f"{method} {path}: no response"
+        return response
 
     @property
     def local_port(self) -> int:
@@ -104,7 +104,7 @@ class Wire:
         self.close()
 
 
-def ask(port: int, method: str, path: str, data: object = None, **headers: str) -> Answer:
+def ask(port: int, method: str, path: str, data: object = None, **headers: str) -> Response:
     """Send a request that must be answered, on a connection of its own."""
     with Wire(port) as wire:
         return wire.ask(method, path, data, **headers)
@@ -139,37 +139,37 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._lock = threading.Lock()
 
-    def create(self, wire: Wire, name: str, state: tuple[str, float], *, key: bool = False) -> Answer | None:
+    def create(self, wire: Wire, name: str, state: tuple[str, float], *, key: bool = False) -> Response | None:
         """Create a student; with a key, one whom `repeat_unanswered` will ask for again."""
         headers = {"Idempotency_Key": name.replace(" ", "-")} if key else {}
-        answer = wire.send("POST", "/student", _body(name, state), **headers)
-        self._note(name, state, answer)
+        response = wire.send("POST", "/student", _body(name, state), **headers)
+        self._note(name, state, response)
         with self._lock:
-            if key and (answer is None or answer.status == 503):
+            if key and (response is None or response.status == 503):
                 self.unanswered[name] = state
-            if answer is not None and answer.status == 201:
-                self._entries[name].id = answer.json()["id"]
-        return answer
+            if response is not None and response.status == 201:
+                self._entries[name].id = response.json()["id"]
+        return response
 
-    def update(self, wire: Wire, name: str, state: tuple[str, float]) -> Answer | None:
-        answer = wire.send("PUT", f"/student/{self._entries[name].id}", _body(name, state))
-        return self._note(name, state, answer)
+    def update(self, wire: Wire, name: str, state: tuple[str, float]) -> Response | None:
+        response = wire.send("PUT", f"/student/{self._entries[name].id}", _body(name, state))
+        return self._note(name, state, response)
 
-    def delete(self, wire: Wire, name: str) -> Answer | None:
-        answer = wire.send("DELETE", f"/student/{self._entries[name].id}")
-        return self._note(name, None, answer)
+    def delete(self, wire: Wire, name: str) -> Response | None:
+        response = wire.send("DELETE", f"/student/{self._entries[name].id}")
+        return self._note(name, None, response)
 
     def repeat_unanswered(self, wire: Wire) -> None:
-        """Send again, under its key, every creation that got no answer or a 503: each must now be there, once."""
+        """Send again, under its key, every creation that got no response or a 503: each must now be there, once."""
         for name, state in [*self.unanswered.items()]:
             assert state is not None
-            answer = self.create(wire, name, state, key=True)
-            assert answer is not None
-            assert answer.status == 201, answer
+            response = self.create(wire, name, state, key=True)
+            assert response is not None
+            assert response.status == 201, response
             del self.unanswered[name]
 
     def wait_for(self, what: str, more: int) -> None:
-        """Wait until so many more answers of one kind have come."""
+        """Wait until so many more responses of one kind have come."""
         target = self.count[what] + more
         wait_until(lambda: self.failed or self.count[what] >= target, f"{target} {what}")
 
@@ -196,21 +196,21 @@ class Ledger:
         """Fail where anything was lost or wrongly reported."""
         assert self.compare(rows) == Verdict()
 
-    def _note(self, name: str, state: State, answer: Answer | None) -> Answer | None:
+    def _note(self, name: str, state: State, response: Response | None) -> Response | None:
         with self._lock:
             entry = self._entries.setdefault(name, Entry())
-            if answer is None or (answer.status == 503 and UNKNOWN in answer.detail):
+            if response is None or (response.status == 503 and UNKNOWN in response.detail):
                 self.count["unknown"] += 1
                 entry.possible = entry.possible | {state}
                 entry.acknowledged = False
-            elif 200 <= answer.status < 300:
+            elif 200 <= response.status < 300:
                 self.count["acknowledged"] += 1
                 entry.possible = {state}
                 entry.acknowledged = True
             else:
                 self.count["refused"] += 1
-                self.count[str(answer.status)] += 1
-        return answer
+                self.count[str(response.status)] += 1
+        return response
 
 
 def _body(name: str, state: tuple[str, float]) -> dict[str, object]:
@@ -224,7 +224,7 @@ def make_state(chance: random.Random) -> tuple[str, float]:
 
 
 def write(ledger: Ledger, port: int, name: str, stop: threading.Event) -> None:
-    """Create, change and delete students until an answer does not come, or until it is told to stop.
+    """Create, change and delete students until an response does not come, or until it is told to stop.
 
     Half of the creations have a key. A change whose outcome is unknown is the last one of its student, since it may
     still be under way.
@@ -235,7 +235,7 @@ def write(ledger: Ledger, port: int, name: str, stop: threading.Event) -> None:
             if stop.is_set():
                 return
             student = f"{name} {number}"
-            steps: list[Callable[[], Answer | None]] = [
+            steps: list[Callable[[], Response | None]] = [
                 partial(ledger.create, wire, student, make_state(chance), key=chance.random() < 0.5),
             ]
             if chance.random() < 0.5:
@@ -243,15 +243,15 @@ def write(ledger: Ledger, port: int, name: str, stop: threading.Event) -> None:
             if chance.random() < 0.3:
                 steps.append(partial(ledger.delete, wire, student))
             for step in steps:
-                answer = step()
-                if answer is None:
+                response = step()
+                if response is None:
                     return
-                if answer.status == 503:
+                if response.status == 503:
                     time.sleep(0.02)
                     break
-                if answer.status not in {200, 201}:
+                if response.status not in {200, 201}:
                     ledger.failed = True  # so that nobody waits for what will not come
-                    raise AssertionError(answer)
+                    raise AssertionError(response)
 
 
 @contextmanager

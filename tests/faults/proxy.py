@@ -1,4 +1,4 @@
-"""A proxy in front of MariaDB that can come between a COMMIT and its answer."""
+"""A proxy in front of MariaDB that can come between a COMMIT and its response."""
 
 import contextlib
 import socket
@@ -16,7 +16,7 @@ class Link:
 
     client: socket.socket
     server: socket.socket
-    drop_answer: bool = False
+    drop_response: bool = False
 
     @property
     def server_port(self) -> int:
@@ -38,24 +38,24 @@ def cut_before_the_server_gets_it(link: Link, _packet: bytes) -> None:
     link.cut()
 
 
-def cut_before_the_answer_comes(link: Link, packet: bytes) -> None:
+def cut_before_the_response(link: Link, packet: bytes) -> None:
     """Cut once the server has answered, so that it has surely committed."""
-    link.drop_answer = True
+    link.drop_response = True
     link.server.sendall(packet)
 
 
 def swallow(_link: Link, _packet: bytes) -> None:
-    """Leave the service without an answer, and the server without the packet."""
+    """Leave the service without an response, and the server without the packet."""
 
 
-def answer_with(code: int, state: str, message: str) -> Plan:
-    """Make a plan that answers with this error in the server's place, and leaves its transaction open."""
+def respond_with(code: int, state: str, message: str) -> Plan:
+    """Make a plan that responses with this error in the server's place, and leaves its transaction open."""
 
-    def answer(link: Link, _packet: bytes) -> None:
+    def respond(link: Link, _packet: bytes) -> None:
         payload = b"\xff" + struct.pack("<H", code) + f"#{state}{message}".encode()
         link.client.sendall(struct.pack("<I", len(payload))[:3] + b"\x01" + payload)
 
-    return answer
+    return respond
 
 
 class Proxy:
@@ -110,8 +110,8 @@ class Proxy:
 
     def _pump_down(self, link: Link) -> None:
         with contextlib.suppress(OSError):
-            while (answer := link.server.recv(65536)) and not link.drop_answer:
-                link.client.sendall(answer)
+            while (response := link.server.recv(65536)) and not link.drop_response:
+                link.client.sendall(response)
         link.cut()
 
 

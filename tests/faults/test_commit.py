@@ -1,4 +1,4 @@
-"""A COMMIT that fails or whose answer is lost: an error answer, no row by mistake, and a connection that is whole."""
+"""A COMMIT that fails or whose response is lost: an error, no row by mistake, and a connection that is whole."""
 
 import sqlite3
 import threading
@@ -10,16 +10,16 @@ from signal import SIGKILL
 import pymysql
 import pytest
 
-from litestar_app.database import CONNECTIONS
+from litestar_app.database.config import THREADS
 from tests.conftest import Rows
-from tests.faults.ledger import STUDENTS, Answer, Wire, ask, wait_until
+from tests.faults.ledger import STUDENTS, Response, Wire, ask, wait_until
 from tests.faults.proxy import (
     Link,
     Plan,
     Proxy,
-    answer_with,
-    cut_before_the_answer_comes,
+    cut_before_the_response,
     cut_before_the_server_gets_it,
+    respond_with,
     run_proxy,
     swallow,
 )
@@ -47,15 +47,17 @@ def assert_the_next_writes_are_kept(service: Service, query: Callable[..., Rows]
 
     They are looked at behind the service's back, and again after it has been killed.
     """
-    names = [f"Next {number}" for number in range(3 * CONNECTIONS)]
+    names = [f"Next {number}" for number in range(3 * THREADS)]
 
-    def create(name: str) -> Answer:
+    def create(name: str) -> Response:
         return ask(service.port, "POST", "/student", {**ANANYA, "name": name})
 
     with ThreadPoolExecutor(len(names)) as pool:
-        answers = list(pool.map(create, names))
-    assert {answer.status for answer in answers} == {201}
-    expected = sorted([*before, *((answer.json()["id"], answer.json()["name"], "CSE", 8.9) for answer in answers)])
+        responses = list(pool.map(create, names))
+    assert {response.status for response in responses} == {201}
+    expected = sorted(
+        [*before, *((response.json()["id"], response.json()["name"], "CSE", 8.9) for response in responses)]
+    )
     assert sorted(query(STUDENTS)) == expected
     with Wire(service.port) as wire:
         assert [tuple(student.values()) for student in wire.ask("GET", "/students").json()] == expected
@@ -94,9 +96,9 @@ def test_a_commit_that_a_constraint_refuses_is_an_error_and_leaves_the_connectio
     before = [STORED, (2, "Undying", "CSE", 8.9)]
     with Wire(deferred.port) as wire:
         for _ in range(2):
-            answer = wire.ask(method, path, data, **headers)
-            assert answer.status == 409
-            assert answer.detail == "The database refuses this: it conflicts with what is stored"
+            response = wire.ask(method, path, data, **headers)
+            assert response.status == 409
+            assert response.detail == "A constraint of the database is violated"
             assert sqlite_query(STUDENTS) == before
             assert sqlite_query("SELECT * FROM orphans") == []
             assert sqlite_query("SELECT * FROM idempotency_keys") == []
@@ -183,7 +185,7 @@ def kill_in_the_server(mariadb: MariaDB) -> Plan:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "doomed"}], ids=["without a key", "with a key"])
-@pytest.mark.parametrize("kind", ["cut before", "cut after", "killed", "never answered"])
+@pytest.mark.parametrize("kind", ["cut before", "cut after", "killed", "no response"])
 def test_a_connection_lost_during_commit_is_reported_as_an_unknown_outcome(  # noqa: PLR0913, PLR0917  fixtures and a table of cases
     kind: str,
     headers: dict[str, str],
@@ -192,12 +194,12 @@ def test_a_connection_lost_during_commit_is_reported_as_an_unknown_outcome(  # n
     mariadb: MariaDB,
     mysql_query: Callable[..., Rows],
 ) -> None:
-    """Never a 2xx, and never tried again blindly; under a key the client's own retry gives exactly one row."""
+    """Never a 2xx, and never retried blindly; under a key the client's own retry gives exactly one row."""
     plans = {
         "cut before": cut_before_the_server_gets_it,
-        "cut after": cut_before_the_answer_comes,
+        "cut after": cut_before_the_response,
         "killed": kill_in_the_server(mariadb),
-        "never answered": swallow,
+        "no response": swallow,
     }
     rows = 1 if kind == "cut after" else 0
     proxy.plans.append(plans[kind])
@@ -229,7 +231,7 @@ def test_a_change_whose_commit_was_lost_is_not_reported_as_done(  # noqa: PLR091
         proxy.plans.append(cut_before_the_server_gets_it)
         wire.ask(method, "/student/1", data).assert_outcome_is_unknown()
         assert mysql_query(STUDENTS) == [STORED]
-        proxy.plans.append(cut_before_the_answer_comes)
+        proxy.plans.append(cut_before_the_response)
         wire.ask(method, "/student/1", data).assert_outcome_is_unknown()
         assert mysql_query(STUDENTS) == after
     assert_the_next_writes_are_kept(proxied, mysql_query, after)
@@ -240,9 +242,9 @@ def test_a_commit_that_the_server_refuses_is_an_error_and_leaves_the_connection_
     headers: dict[str, str], proxy: Proxy, proxied: Service, mysql_query: Callable[..., Rows]
 ) -> None:
     """The same trap as on SQLite: the transaction is still open in the server when COMMIT has failed."""
-    refusal = answer_with(1180, "HY000", "Got error 28 'No space left on device' during COMMIT")
+    refusal = respond_with(1180, "HY000", "Got error 28 'No space left on device' during COMMIT")
     with Wire(proxied.port) as wire:
-        for _ in range(CONNECTIONS):
+        for _ in range(THREADS):
             proxy.plans.append(refusal)
             wire.ask("POST", "/student", DOOMED, **headers).assert_is_outage()
             assert mysql_query(STUDENTS) == [STORED]
@@ -254,12 +256,12 @@ def test_a_deadlock_that_commit_reports_is_tried_again_and_gives_one_row(
     headers: dict[str, str], proxy: Proxy, proxied: Service, mysql_query: Callable[..., Rows]
 ) -> None:
     """As on a Galera cluster, where certification fails at COMMIT; the whole unit of work runs anew."""
-    proxy.plans += 2 * [answer_with(1213, "40001", "Deadlock found when trying to get lock; try restarting")]
+    proxy.plans += 2 * [respond_with(1213, "40001", "Deadlock found when trying to get lock; try restarting")]
     with Wire(proxied.port) as wire:
-        answer = wire.ask("POST", "/student", DOOMED, **headers)
-    assert answer.status == 201
+        response = wire.ask("POST", "/student", DOOMED, **headers)
+    assert response.status == 201
     assert proxy.plans == []
-    assert mysql_query(STUDENTS) == [STORED, tuple(answer.json().values())]
+    assert mysql_query(STUDENTS) == [STORED, tuple(response.json().values())]
 
 
 def test_a_connection_killed_while_a_statement_waits_is_an_error_and_nothing_has_changed(
@@ -280,7 +282,7 @@ def test_a_connection_killed_while_a_statement_waits_is_an_error_and_nothing_has
             update = pool.submit(ask, service.port, "PUT", "/student/1", DOOMED)
             wait_until(lambda: mariadb.execute(waiting, database), "an update that waits")
             mariadb.execute(f"KILL {mariadb.execute(waiting, database)[0][0]}")
-            answer = update.result()
-        answer.assert_is_outage()
+            response = update.result()
+        response.assert_is_outage()
         assert mysql_query(STUDENTS) == [STORED]
         assert_the_next_writes_are_kept(service, mysql_query, [STORED])

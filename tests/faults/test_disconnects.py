@@ -12,15 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from litestar_app.database import CONNECTIONS
+from litestar_app.database.config import POOL_SIZE, THREADS
 from tests.conftest import Rows
-from tests.faults.ledger import STUDENTS, Answer, Wire, ask, wait_until
+from tests.faults.ledger import STUDENTS, Response, Wire, ask, wait_until
 from tests.service import ANANYA, Service
 
 pytestmark = pytest.mark.faults
 
 CLIENTS = 1000
-THREADS = 16
+SENDERS = 16
 
 
 def make_request(number: int) -> tuple[bytes, bytes]:
@@ -73,12 +73,12 @@ def use_every_connection(service: Service) -> None:
     """Read and write at once on more clients than there are connections."""
     requests = [("GET", "/students?limit=1", None), ("PUT", "/student/1", ANANYA), ("GET", "/health/ready", None)]
 
-    def send(request: tuple[str, str, object]) -> Answer:
+    def send(request: tuple[str, str, object]) -> Response:
         return ask(service.port, *request)
 
-    with ThreadPoolExecutor(4 * CONNECTIONS) as pool:
-        answers = list(pool.map(send, 10 * CONNECTIONS * requests))
-    assert {answer.status for answer in answers} == {200}
+    with ThreadPoolExecutor(4 * THREADS) as pool:
+        responses = list(pool.map(send, 10 * THREADS * requests))
+    assert {response.status for response in responses} == {200}
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
@@ -90,7 +90,7 @@ def test_a_client_that_goes_away_leaves_nothing_half_done_and_no_connection(
     query: Callable[..., Rows],
     count_connections: Callable[[], tuple[int, int]],
 ) -> None:
-    """A thousand of them. A complete request may be carried out, once and whole, although nobody reads its answer."""
+    """A thousand of them. A complete request may be carried out, once and whole, although nobody reads its response."""
 
     def send_and_go(number: int) -> None:
         with socket.create_connection(("127.0.0.1", service.port)) as client:
@@ -102,22 +102,22 @@ def test_a_client_that_goes_away_leaves_nothing_half_done_and_no_connection(
     assert ask(service.port, "POST", "/student", ANANYA).status == 201
     use_every_connection(service)
     files, sessions = count_connections()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(SENDERS) as pool:
         list(pool.map(send_and_go, range(CLIENTS)))
     use_every_connection(service)
 
     def is_whole() -> bool:
         files_now, sessions_now = count_connections()
         # a worker thread that had nothing to do before has opened its own by now
-        return files_now <= files + CONNECTIONS and sessions_now <= 2 * CONNECTIONS
+        return files_now <= files + POOL_SIZE and sessions_now <= POOL_SIZE
 
-    assert sessions <= 2 * CONNECTIONS
+    assert sessions <= POOL_SIZE
     wait_until(is_whole, f"as few open files and sessions as before, {files} and {sessions}")
     with ExitStack() as stack:
-        wires = [stack.enter_context(Wire(service.port)) for _ in range(CONNECTIONS + 1)]
+        wires = [stack.enter_context(Wire(service.port)) for _ in range(THREADS + 1)]
         pool = stack.enter_context(ThreadPoolExecutor(len(wires)))
         last = list(pool.map(lambda wire: wire.ask("POST", "/student", {**ANANYA, "name": "last"}), wires))
-    assert {answer.status for answer in last} == {201}
+    assert {response.status for response in last} == {201}
     rows = query(STUDENTS)
     names = [name for _, name, *_ in rows if name not in {"Ananya", "last"}]
     assert len(names) == len(set(names))

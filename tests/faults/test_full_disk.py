@@ -58,9 +58,9 @@ def test_a_full_disk_refuses_writes_keeps_reads_and_damages_nothing(
     with Service(tmp_path, DATABASE_URL=f"sqlite:///{path}", LOG_LEVEL="warning") as service:
         with Wire(service.port) as wire:
             for number in range(20):
-                answer = ledger.create(wire, f"early {number}", make_state(chance))
-                assert answer is not None
-                assert answer.status == 201
+                response = ledger.create(wire, f"early {number}", make_state(chance))
+                assert response is not None
+                assert response.status == 201
             for attempt in range(3):
                 ballast = fill(small_disk)
                 # the log has some room of its own left, in pages that SQLite took earlier
@@ -75,20 +75,20 @@ def test_a_full_disk_refuses_writes_keeps_reads_and_damages_nothing(
                         ledger.update(wire, f"early {attempt}", make_state(chance)),
                         ledger.delete(wire, f"early {attempt + 10}"),
                     ]
-                    for answer in refused:
-                        assert answer is not None
-                        answer.assert_is_outage()
+                    for response in refused:
+                        assert response is not None
+                        response.assert_is_outage()
                     assert wire.ask("GET", "/student/1").json()["name"] == "early 0"
                     assert len(wire.ask("GET", "/students?limit=20").json()) == 20
                     assert wire.ask("GET", "/health/ready").status == 200
                 ballast.unlink()
-                for answer in (
+                for response in (
                     ledger.update(wire, f"early {attempt}", make_state(chance)),
                     ledger.delete(wire, f"early {attempt + 10}"),
                     ledger.create(wire, f"early {attempt + 10}", make_state(chance)),
                 ):
-                    assert answer is not None
-                    assert answer.status in {200, 201}
+                    assert response is not None
+                    assert response.status in {200, 201}
                 ledger.repeat_unanswered(wire)
                 assert_nothing_is_lost()
             fill(small_disk)
@@ -102,9 +102,9 @@ def test_a_full_disk_refuses_writes_keeps_reads_and_damages_nothing(
         else:
             ballast.unlink()
         with Wire(service.port) as wire:
-            answer = ledger.create(wire, "late", make_state(chance))
-            assert answer is not None
-            assert answer.status == 201
+            response = ledger.create(wire, "late", make_state(chance))
+            assert response is not None
+            assert response.status == 201
         assert_nothing_is_lost()
         assert service.stop() != 1
     assert_nothing_is_lost()

@@ -1,4 +1,4 @@
-"""Random requests from several clients, over HTTP, against a dict that says what each of them must answer."""
+"""Random requests from several clients, over HTTP, against a dict that says what each of them must response."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ picks = st.integers(0, 1000)
 """Which of the students that there ever were; some of them are gone."""
 conditions = st.sampled_from(["none", "any", "right", "stale", "right in a list", "weak"])
 MISSING = (404, "Student not found")
-CHANGED = (412, "The student is no longer the one of If-Match; get it again, then change it")
+CHANGED = (412, "The student has changed since this ETag; fetch it and retry")
 
 Student = dict[str, Any]
 
@@ -54,7 +54,7 @@ class Model(RuleBasedStateMachine):
         self.students: dict[int, Student] = {}
         self.etags: dict[int, list[str]] = {}
         """Every version that a student has had, the present one last."""
-        self.first_answers: dict[str, tuple[Student, httpx.Response]] = {}
+        self.first_responses: dict[str, tuple[Student, httpx.Response]] = {}
         self.newest = 0
 
     @initialize()
@@ -67,11 +67,11 @@ class Model(RuleBasedStateMachine):
         ids = [*self.etags, self.newest + 1000]
         return ids[pick % len(ids)]
 
-    def see(self, answer: httpx.Response, student: Student) -> None:
-        """Compare an answer that shows a student, and learn the version."""
-        assert answer.json() == student
+    def see(self, response: httpx.Response, student: Student) -> None:
+        """Compare an response that shows a student, and learn the version."""
+        assert response.json() == student
         etags = self.etags.setdefault(student["id"], [])
-        etag = answer.headers["ETag"]
+        etag = response.headers["ETag"]
         assert etag.startswith('"')
         assert self.versions.setdefault(etag, {**student}) == student
         if not etags or etags[-1] != etag:
@@ -91,53 +91,53 @@ class Model(RuleBasedStateMachine):
         }[kind]
         return header, kind not in {"stale", "weak"}
 
-    def refused(self, answer: httpx.Response, student_id: int, *, holds: bool) -> bool:
+    def refused(self, response: httpx.Response, student_id: int, *, holds: bool) -> bool:
         """Check a refusal where there must be one."""
         if student_id in self.students and holds:
             return False
-        problem = answer.json()
+        problem = response.json()
         expected = CHANGED if student_id in self.students else MISSING
-        assert (answer.status_code, problem["detail"]) == expected
-        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert (response.status_code, problem["detail"]) == expected
+        assert response.headers["Content-Type"] == "application/problem+json"
         return True
 
     @rule(client=clients, body=bodies)
     def create(self, client: int, body: Student) -> None:
         self.learn(self.wires[client].post("/student", json=body), body)
 
-    def learn(self, answer: httpx.Response, body: Student) -> None:
-        assert answer.status_code == 201
-        student_id = answer.json()["id"]
+    def learn(self, response: httpx.Response, body: Student) -> None:
+        assert response.status_code == 201
+        student_id = response.json()["id"]
         assert student_id > self.newest, "an id given twice"
         self.newest = student_id
         self.students[student_id] = make_student(student_id, body)
-        assert answer.headers["Location"] == f"/student/{student_id}"
-        self.see(answer, self.students[student_id])
+        assert response.headers["Location"] == f"/student/{student_id}"
+        self.see(response, self.students[student_id])
 
     @rule(client=clients, body=bodies, key=st.sampled_from("abc"))
     def create_under_a_key(self, client: int, body: Student, key: str) -> None:
-        answer = self.wires[client].post("/student", json=body, headers={"Idempotency-Key": key})
-        if key not in self.first_answers:
-            self.learn(answer, body)
-            self.first_answers[key] = (body, answer)
-        elif self.first_answers[key][0] != body:
-            assert answer.status_code == 422
+        response = self.wires[client].post("/student", json=body, headers={"Idempotency-Key": key})
+        if key not in self.first_responses:
+            self.learn(response, body)
+            self.first_responses[key] = (body, response)
+        elif self.first_responses[key][0] != body:
+            assert response.status_code == 422
         else:
-            self.assert_is_repeated(answer, key)
+            self.assert_is_repeated(response, key)
 
-    @precondition(lambda self: self.first_answers)
+    @precondition(lambda self: self.first_responses)
     @rule(client=clients, pick=picks)
     def repeat(self, client: int, pick: int) -> None:
-        key = [*self.first_answers][pick % len(self.first_answers)]
-        body, _ = self.first_answers[key]
+        key = [*self.first_responses][pick % len(self.first_responses)]
+        body, _ = self.first_responses[key]
         self.assert_is_repeated(self.wires[client].post("/student", json=body, headers={"Idempotency-Key": key}), key)
 
-    def assert_is_repeated(self, answer: httpx.Response, key: str) -> None:
-        """The first answer comes again, whatever has become of the student since."""
-        _, first = self.first_answers[key]
-        assert (answer.status_code, answer.content) == (201, first.content)
+    def assert_is_repeated(self, response: httpx.Response, key: str) -> None:
+        """The first response comes again, whatever has become of the student since."""
+        _, first = self.first_responses[key]
+        assert (response.status_code, response.content) == (201, first.content)
         for header in ("ETag", "Location"):
-            assert answer.headers[header] == first.headers[header]
+            assert response.headers[header] == first.headers[header]
 
     @rule(client=clients, pick=picks, kind=st.sampled_from(["none", "any", "right", "stale", "weak"]))
     def get(self, client: int, pick: int, kind: str) -> None:
@@ -145,50 +145,50 @@ class Model(RuleBasedStateMachine):
         headers, _ = self.condition(student_id, kind)
         if headers:
             headers = {"If-None-Match": headers["If-Match"]}
-        answer = self.wires[client].get(f"/student/{student_id}", headers=headers)
-        if self.refused(answer, student_id, holds=True):
+        response = self.wires[client].get(f"/student/{student_id}", headers=headers)
+        if self.refused(response, student_id, holds=True):
             return
         if kind in {"any", "right", "weak"}:
-            assert (answer.status_code, answer.content) == (304, b"")
-            assert answer.headers["ETag"] == self.etags[student_id][-1]
+            assert (response.status_code, response.content) == (304, b"")
+            assert response.headers["ETag"] == self.etags[student_id][-1]
         else:
-            assert answer.status_code == 200
-            self.see(answer, self.students[student_id])
+            assert response.status_code == 200
+            self.see(response, self.students[student_id])
 
     @rule(client=clients, limit=st.integers(1, 4), offset=st.integers(0, 4))
     def list_some(self, client: int, limit: int, offset: int) -> None:
-        answer = self.wires[client].get(f"/students?limit={limit}&offset={offset}")
-        assert answer.status_code == 200
-        assert answer.json() == [*self.students.values()][offset : offset + limit]
+        response = self.wires[client].get(f"/students?limit={limit}&offset={offset}")
+        assert response.status_code == 200
+        assert response.json() == [*self.students.values()][offset : offset + limit]
 
     @rule(client=clients, pick=picks, body=bodies, kind=conditions, own_id=st.booleans())
     def put(self, client: int, pick: int, body: Student, kind: str, *, own_id: bool) -> None:
         student_id = self.choose(pick)
         headers, holds = self.condition(student_id, kind)
         sent = {"id": student_id, **body} if own_id else body
-        answer = self.wires[client].put(f"/student/{student_id}", json=sent, headers=headers)
-        if not self.refused(answer, student_id, holds=holds):
-            assert answer.status_code == 200
+        response = self.wires[client].put(f"/student/{student_id}", json=sent, headers=headers)
+        if not self.refused(response, student_id, holds=holds):
+            assert response.status_code == 200
             self.students[student_id] = make_student(student_id, body)
-            self.see(answer, self.students[student_id])
+            self.see(response, self.students[student_id])
 
     @rule(client=clients, pick=picks, change=changes, kind=conditions)
     def patch(self, client: int, pick: int, change: Student, kind: str) -> None:
         student_id = self.choose(pick)
         headers, holds = self.condition(student_id, kind)
-        answer = self.wires[client].patch(f"/student/{student_id}", json=change, headers=headers)
-        if not self.refused(answer, student_id, holds=holds):
-            assert answer.status_code == 200
+        response = self.wires[client].patch(f"/student/{student_id}", json=change, headers=headers)
+        if not self.refused(response, student_id, holds=holds):
+            assert response.status_code == 200
             self.students[student_id] |= change
-            self.see(answer, self.students[student_id])
+            self.see(response, self.students[student_id])
 
     @rule(client=clients, pick=picks, kind=conditions)
     def delete(self, client: int, pick: int, kind: str) -> None:
         student_id = self.choose(pick)
         headers, holds = self.condition(student_id, kind)
-        answer = self.wires[client].delete(f"/student/{student_id}", headers=headers)
-        if not self.refused(answer, student_id, holds=holds):
-            assert (answer.status_code, answer.json()) == (200, {"message": "Student deleted successfully"})
+        response = self.wires[client].delete(f"/student/{student_id}", headers=headers)
+        if not self.refused(response, student_id, holds=holds):
+            assert (response.status_code, response.json()) == (200, {"message": "Student deleted successfully"})
             del self.students[student_id]
 
     @rule()

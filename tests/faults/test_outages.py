@@ -9,7 +9,7 @@ from signal import SIGKILL
 import pytest
 
 from tests.conftest import Rows
-from tests.faults.ledger import STUDENTS, UNKNOWN, Answer, Ledger, Wire, ask, wait_until, writing
+from tests.faults.ledger import STUDENTS, UNKNOWN, Ledger, Response, Wire, ask, wait_until, writing
 from tests.mariadb import MariaDB, run_mariadb
 from tests.service import ANANYA, Service
 
@@ -86,12 +86,12 @@ def test_a_hung_database_ends_requests_by_timeout_and_is_used_again_when_it_goes
     ]
     longest = 0.0
 
-    def send(request: tuple[str, str, object]) -> Answer:
+    def send(request: tuple[str, str, object]) -> Response:
         nonlocal longest
         begun = time.monotonic()
-        answer = ask(service.port, *request)
+        response = ask(service.port, *request)
         longest = max(longest, time.monotonic() - begun)
-        return answer
+        return response
 
     with Service(tmp_path, DATABASE_URL=mysql_url, LOG_LEVEL="error") as service, Wire(service.port) as wire:
         for name in ("One", "Two", "Three"):
@@ -101,22 +101,22 @@ def test_a_hung_database_ends_requests_by_timeout_and_is_used_again_when_it_goes
             list(pool.map(send, 4 * requests[:2]))  # so that there are connections to hang
             mariadb.pause()
             try:
-                answers = [pool.submit(send, request) for request in 4 * requests]
-                while not all(answer.done() for answer in answers):
+                responses = [pool.submit(send, request) for request in 4 * requests]
+                while not all(response.done() for response in responses):
                     assert wire.ask("GET", "/health/live").status == 200
                     wire.ask("GET", "/health/ready").assert_is_outage()
             finally:
                 mariadb.resume()
-        for answer in answers:
-            assert answer.result().status == 503
-            if UNKNOWN not in answer.result().detail:
-                answer.result().assert_is_outage()
+        for response in responses:
+            assert response.result().status == 503
+            if UNKNOWN not in response.result().detail:
+                response.result().assert_is_outage()
         wait_until(lambda: is_ready(service), "a service that is ready again")
         stored = mysql_query(STUDENTS)
-        if not any(UNKNOWN in answer.result().detail for answer in answers):
+        if not any(UNKNOWN in response.result().detail for response in responses):
             assert stored == before
         after = wire.ask("POST", "/student", {**ANANYA, "name": "After"})
         assert after.status == 201
         assert mysql_query(STUDENTS) == [*stored, tuple(after.json().values())]
         assert ": 500: " not in service.log()
-    record_property("total: hung database", {"seconds at most for an answer": round(longest)})
+    record_property("total: hung database", {"seconds at most for a response": round(longest)})

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.conftest import Rows
-from tests.faults.ledger import STUDENTS, Answer, Wire
+from tests.faults.ledger import STUDENTS, Response, Wire
 from tests.service import ANANYA, Service
 
 pytestmark = pytest.mark.faults
@@ -69,7 +69,7 @@ def test_of_two_clients_with_one_etag_exactly_one_wins(
             }.get(number % 5, ("PUT", {**replacement, "name": f"round {number} client 1"}))
             barrier = Barrier(2)
 
-            def send(client: int, *, path: str, etag: str, changes: list[tuple[str, object]], at: Barrier) -> Answer:
+            def send(client: int, *, path: str, etag: str, changes: list[tuple[str, object]], at: Barrier) -> Response:
                 at.wait()
                 return wires[client].ask(changes[client][0], path, changes[client][1], If_Match=etag)
 
@@ -77,27 +77,27 @@ def test_of_two_clients_with_one_etag_exactly_one_wins(
             futures = [
                 pool.submit(send, client, path=path, etag=etag, changes=changes, at=barrier) for client in (0, 1)
             ]
-            answers = [future.result() for future in futures]
-            winner = 0 if answers[0].status == 200 else 1
+            responses = [future.result() for future in futures]
+            winner = 0 if responses[0].status == 200 else 1
             deleted = changes[winner][0] == "DELETE"
-            assert answers[winner].status == 200, answers
-            assert answers[1 - winner].status == (404 if deleted else 412), answers
+            assert responses[winner].status == 200, responses
+            assert responses[1 - winner].status == (404 if deleted else 412), responses
             wins[winner] += 1
             if deleted:
                 assert query(STUDENTS) == []
                 current = wires[0].ask("POST", "/student", ANANYA)
             else:
-                assert query(STUDENTS) == [tuple(answers[winner].json().values())]
+                assert query(STUDENTS) == [tuple(responses[winner].json().values())]
                 current = wires[0].ask("GET", path)
-                assert current.json() == answers[winner].json()
-                assert current.headers["ETag"] == answers[winner].headers["ETag"] != etag
+                assert current.json() == responses[winner].json()
+                assert current.headers["ETag"] == responses[winner].headers["ETag"] != etag
     assert wins.total() == ROUNDS
     assert min(wins.values()) > 0
     assert "Traceback" not in service.log()
 
 
 def test_one_key_from_many_clients_at_once_makes_one_row(service: Service, query: Callable[..., Rows]) -> None:
-    """Each client gets the one answer, or a 409 while the first request is still running, and then the one answer."""
+    """Each client gets the one response, or a 409 while the first request runs, and then the one response."""
     rounds = 25
     seen: Counter[int] = Counter()
     with ExitStack() as stack:
@@ -105,19 +105,21 @@ def test_one_key_from_many_clients_at_once_makes_one_row(service: Service, query
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
         barrier = Barrier(CLIENTS)
 
-        def create(wire: Wire, number: int) -> Answer:
+        def create(wire: Wire, number: int) -> Response:
             barrier.wait()
             return wire.ask("POST", "/student", {**ANANYA, "name": f"round {number}"}, Idempotency_Key=f"key-{number}")
 
         for number in range(rounds):
-            answers = [future.result() for future in [pool.submit(create, wire, number) for wire in wires]]
-            seen.update(answer.status for answer in answers)
-            assert {answer.status for answer in answers} <= {201, 409}, answers
-            won = [answer for answer in answers if answer.status == 201]
-            assert len({(answer.body, answer.headers["Location"], answer.headers["ETag"]) for answer in won}) == 1
-            for answer in answers:
-                if answer.status == 409:
-                    assert answer.detail == "The first request with this Idempotency-Key is still running"
+            responses = [future.result() for future in [pool.submit(create, wire, number) for wire in wires]]
+            seen.update(response.status for response in responses)
+            assert {response.status for response in responses} <= {201, 409}, responses
+            won = [response for response in responses if response.status == 201]
+            assert (
+                len({(response.body, response.headers["Location"], response.headers["ETag"]) for response in won}) == 1
+            )
+            for response in responses:
+                if response.status == 409:
+                    assert response.detail == "The first request with this Idempotency-Key is still running"
             assert query(f"{STUDENTS} WHERE name = ?", f"round {number}") == [tuple(won[0].json().values())]
             again = wires[0].ask(
                 "POST", "/student", {**ANANYA, "name": f"round {number}"}, Idempotency_Key=f"key-{number}"

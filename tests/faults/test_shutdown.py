@@ -14,17 +14,17 @@ from typing import Any
 import pymysql
 import pytest
 
-from litestar_app.__main__ import SHUTDOWN_SECONDS
-from litestar_app.database import CONNECTIONS, LOCK_SECONDS
+from litestar_app.__main__ import SHUTDOWN_TIMEOUT
+from litestar_app.database.config import THREADS, Timeouts
 from tests.conftest import Rows
-from tests.faults.ledger import STUDENTS, Answer, Wire, wait_until
+from tests.faults.ledger import STUDENTS, Response, Wire, wait_until
 from tests.service import ANANYA, Service
 
 pytestmark = pytest.mark.faults
 
 ENDED = {0, -SIGTERM}
-IN_FLIGHT = 2 * CONNECTIONS
-MARGIN = 3 * LOCK_SECONDS
+IN_FLIGHT = 2 * THREADS
+MARGIN = 3 * Timeouts().lock
 """Seconds beyond what uvicorn is told: for threads that still wait for a lock, and for a busy machine."""
 
 
@@ -49,7 +49,7 @@ def locked(database_url: str, request: pytest.FixtureRequest) -> Callable[[], An
 
 
 @contextmanager
-def writes_in_flight(service: Service, pause: float = 0) -> Iterator[list[Future[Answer | None]]]:
+def writes_in_flight(service: Service, pause: float = 0) -> Iterator[list[Future[Response | None]]]:
     """Change one student each, over connections that are open already, and go on when the service has begun to.
 
     With a pause in seconds, so much later for the second half of them.
@@ -102,7 +102,7 @@ def service(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -
         yield service
 
 
-def test_requests_in_flight_are_answered_and_new_ones_are_refused(
+def test_requests_in_flight_are_completed_and_new_ones_rejected(
     service: Service, locked: Callable[[], Any], query: Callable[..., Rows]
 ) -> None:
     """Writes wait for a lock when SIGTERM comes; it is released only once new connections are refused."""
@@ -112,11 +112,11 @@ def test_requests_in_flight_are_answered_and_new_ones_are_refused(
         wait_until(lambda: refuses_connections(service), "a service that takes no connections")
         assert not any(write.done() for write in writes)
         lock.rollback()
-        answers = [write.result() for write in writes]
+        responses = [write.result() for write in writes]
     assert service.process.wait() in ENDED
     wait_until(lambda: is_gone(service.process.pid if service.process else 0), "the end of the workers")
-    assert [answer and answer.status for answer in answers] == IN_FLIGHT * [200]
-    assert query(STUDENTS) == [tuple(answer.json().values()) for answer in answers if answer]
+    assert [response and response.status for response in responses] == IN_FLIGHT * [200]
+    assert query(STUDENTS) == [tuple(response.json().values()) for response in responses if response]
     assert "Traceback" not in service.log()
 
 
@@ -133,13 +133,13 @@ def test_a_lock_that_is_never_released_does_not_keep_the_process(
     with locked(), writes_in_flight(service, pause=2) as writes:
         begun = time.monotonic()
         service.process.send_signal(SIGTERM)
-        assert service.process.wait(SHUTDOWN_SECONDS + MARGIN) in ENDED
+        assert service.process.wait(SHUTDOWN_TIMEOUT + MARGIN) in ENDED
         seconds = time.monotonic() - begun
         wait_until(lambda: is_gone(service.process.pid if service.process else 0), "the end of the workers")
-        answers = [write.result() for write in writes]
+        responses = [write.result() for write in writes]
     record_property("seconds until the process was gone", seconds)
-    for answer in answers:
-        assert answer is not None, "cut off"
-        answer.assert_is_outage()
+    for response in responses:
+        assert response is not None, "cut off"
+        response.assert_is_outage()
     assert query(STUDENTS) == before
     assert "Traceback" not in service.log()

@@ -22,7 +22,7 @@ FRAME = {"PRAGMA", "SET", "BEGIN", "COMMIT"}
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
-    """A server for the whole run; absent binaries skip its tests, but never where CI is set."""
+    """A server for the whole run; absql_log binaries skip its tests, but never where CI is set."""
     if not is_installed():
         assert "CI" not in os.environ, MISSING
         pytest.skip(MISSING)
@@ -56,9 +56,9 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def client(database_url: str, sent: list[str]) -> Iterator[httpx.Client]:
+def client(database_url: str, sql_log: list[str]) -> Iterator[httpx.Client]:
     """A client of the service on an empty database of each kind."""
-    assert not sent
+    assert not sql_log
     with serve_database(database_url) as client:
         yield client
 
@@ -68,6 +68,18 @@ def idle_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clie
     """A client for requests that do not reach the database; a module shares it."""
     with serve_database(f"sqlite:///{tmp_path_factory.mktemp('idle')}/students.db") as client:
         yield client
+
+
+@pytest.fixture
+def query_file(sqlite_path: Path) -> Callable[..., Rows]:
+    """Look into the file behind the service's back."""
+    return lambda statement, *values: query_sqlite(sqlite_path, statement, *values)
+
+
+@pytest.fixture
+def mysql_query(mariadb: MariaDB, mysql_url: str) -> Callable[..., Rows]:
+    """Look into the database on MariaDB behind the service's back."""
+    return lambda statement, *values: mariadb.execute(statement, *values, database=mysql_url.rpartition("/")[2])
 
 
 @pytest.fixture
@@ -89,36 +101,36 @@ def query_sqlite(path: Path, statement: str, *values: Any) -> Rows:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def sql_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Every SQL statement that this process sends, as the drivers see it."""
-    sent: list[str] = []
+    sql_log: list[str] = []
     query = pymysql.Connection.query
 
     def trace(driver: object, _record: object) -> None:
         if isinstance(driver, sqlite3.Connection):
-            driver.set_trace_callback(sent.append)
+            driver.set_trace_callback(sql_log.append)
 
     def note(connection: "pymysql.Connection[Any]", sql: str | bytes, unbuffered: bool = False) -> int:  # noqa: FBT002  as PyMySQL has it
-        sent.append(sql if isinstance(sql, str) else sql.decode())
+        sql_log.append(sql if isinstance(sql, str) else sql.decode())
         return query(connection, sql, unbuffered)
 
     event.listen(Engine, "connect", trace)
     monkeypatch.setattr(pymysql.Connection, "query", note)
-    yield sent
+    yield sql_log
     event.remove(Engine, "connect", trace)
 
 
 @pytest.fixture
-def statements(client: httpx.Client, sent: list[str]) -> Callable[[], list[str]]:
-    """Give the statements that have been sent since the service started, but for the frame of each."""
+def statements(client: httpx.Client, sql_log: list[str]) -> Callable[[], list[str]]:
+    """Give the statements that have been sql_log since the service started, but for the frame of each."""
     client.get("/students")  # so that what a first request sets up is behind us
-    sent.clear()
-    return lambda: [word for word in (statement.split()[0] for statement in sent) if word not in FRAME]
+    sql_log.clear()
+    return lambda: [word for word in (statement.split()[0] for statement in sql_log) if word not in FRAME]
 
 
 @pytest.fixture
 def ananya(client: httpx.Client) -> dict[str, Any]:
     """A student who is stored."""
-    answer = client.post("/student", json=ANANYA)
-    assert answer.status_code == 201
-    return dict(answer.json())
+    response = client.post("/student", json=ANANYA)
+    assert response.status_code == 201
+    return dict(response.json())

@@ -18,6 +18,7 @@ import uvicorn
 from litestar import Litestar
 
 from litestar_app.app import create_app
+from litestar_app.database.config import Timeouts, create_alchemy_config
 from litestar_app.settings import Settings
 from tests.mariadb import free_port
 
@@ -58,9 +59,10 @@ def connect(url: str, **options: Any) -> httpx.Client:
 
 
 @contextlib.contextmanager
-def serve_database(database_url: str) -> Iterator[httpx.Client]:
+def serve_database(database_url: str, timeouts: Timeouts | None = None) -> Iterator[httpx.Client]:
     """Serve a database, on a thread; yield a client."""
-    with serve_app(create_app(Settings(database_url=database_url))) as url, connect(url) as client:
+    alchemy = create_alchemy_config(Settings(database_url=database_url), timeouts)
+    with serve_app(create_app(alchemy=alchemy)) as url, connect(url) as client:
         yield client
 
 
@@ -79,7 +81,7 @@ class Service:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers; raise RuntimeError with what it wrote where it does not."""
+        """Start it and wait until it responses; raise RuntimeError with what it wrote where it does not."""
         self.launch()
         assert self.process is not None
         while self.process.poll() is None:

@@ -10,7 +10,10 @@ import pytest
 from tests.service import ANANYA, serve_database
 
 JSON = {"Content-Type": "application/json"}
-TEXT = "1 to 100 characters after trimming white space at both ends, without control characters"
+TEXT = (
+    "1 to 100 characters after trimming white space at both ends, at least one of them visible, "
+    "without control characters, line separators and bidirectional overrides"
+)
 CGPA = "a number from 0 to 10"
 
 
@@ -58,22 +61,22 @@ INVALID: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 def test_every_wrong_field_is_named_with_what_would_be_right(
     send: Any, change: dict[str, Any], errors: list[tuple[str, str]]
 ) -> None:
-    answer = send(json.dumps({**ANANYA, **change}))
-    assert answer.status_code == 422
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json() == {
+    response = send(json.dumps({**ANANYA, **change}))
+    assert response.status_code == 422
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json() == {
         "type": "about:blank",
         "title": "Unprocessable Content",
         "status": 422,
-        "detail": "The body breaks the rules; errors lists every problem",
+        "detail": "The body is not valid; errors lists every problem",
         "errors": [{"pointer": pointer, "detail": f"expected {rule}"} for pointer, rule in errors],
     }
 
 
 def test_missing_and_unknown_fields_are_all_listed(send: Any) -> None:
-    answer = send('{"Name": "x", "cgpa": 1, "a/b~c": 0}')
-    assert answer.status_code == 422
-    assert sorted(error["pointer"] for error in answer.json()["errors"]) == [
+    response = send('{"Name": "x", "cgpa": 1, "a/b~c": 0}')
+    assert response.status_code == 422
+    assert sorted(error["pointer"] for error in response.json()["errors"]) == [
         "/Name",
         "/a~1b~0c",
         "/department",
@@ -83,20 +86,20 @@ def test_missing_and_unknown_fields_are_all_listed(send: Any) -> None:
 
 @pytest.mark.parametrize("content", ["[]", "null", "1", '"x"', "true"])
 def test_json_that_is_no_object_is_invalid(send: Any, content: str) -> None:
-    answer = send(content)
-    assert answer.status_code == 422
-    assert answer.json()["errors"] == [{"pointer": "", "detail": "expected an object with name, department and cgpa"}]
+    response = send(content)
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"pointer": "", "detail": "expected an object with name, department and cgpa"}]
 
 
 def test_a_number_beyond_a_double_is_invalid(send: Any) -> None:
-    answer = send('{"name": "x", "department": "y", "cgpa": 1e999}')
-    assert answer.status_code == 422
-    assert answer.json()["errors"] == [{"pointer": "/cgpa", "detail": f"expected {CGPA}"}]
+    response = send('{"name": "x", "department": "y", "cgpa": 1e999}')
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"pointer": "/cgpa", "detail": f"expected {CGPA}"}]
 
 
 def test_a_field_that_is_wrong_and_then_right_is_still_invalid(send: Any) -> None:
-    answer = send('{"name": "x", "department": "y", "cgpa": "1", "cgpa": 1}')
-    assert answer.status_code == 422
+    response = send('{"name": "x", "department": "y", "cgpa": "1", "cgpa": 1}')
+    assert response.status_code == 422
 
 
 UNREADABLE = {
@@ -120,10 +123,10 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_what_cannot_be_read_is_a_400(send: Any, content: bytes) -> None:
-    answer = send(content)
-    assert answer.status_code == 400
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["detail"].startswith("The body ")
+    response = send(content)
+    assert response.status_code == 400
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["detail"].startswith("The body ")
 
 
 @pytest.mark.parametrize(
@@ -136,30 +139,30 @@ def test_what_cannot_be_read_is_a_400(send: Any, content: bytes) -> None:
 )  # fmt: skip
 def test_only_json_is_taken(send: Any, content_type: str | None) -> None:
     """A page of another origin can send text/plain without asking; it must never be read as JSON."""
-    answer = send(json.dumps(ANANYA), {} if content_type is None else {"Content-Type": content_type})
-    assert answer.status_code == 415
-    assert answer.json()["detail"] == "Expected a body with Content-Type: application/json, in UTF-8"
+    response = send(json.dumps(ANANYA), {} if content_type is None else {"Content-Type": content_type})
+    assert response.status_code == 415
+    assert response.json()["detail"] == "Expected a body with Content-Type: application/json, in UTF-8"
 
 
 def test_a_compressed_body_is_refused(send: Any) -> None:
-    answer = send(json.dumps(ANANYA), {**JSON, "Content-Encoding": "gzip"})
-    assert (answer.status_code, answer.json()["detail"]) == (415, "Expected a body without Content-Encoding")
+    response = send(json.dumps(ANANYA), {**JSON, "Content-Encoding": "gzip"})
+    assert (response.status_code, response.json()["detail"]) == (415, "Expected a body without Content-Encoding")
 
 
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"]
 )
 def test_json_is_taken_by_any_spelling_of_its_name(client: httpx.Client, content_type: str) -> None:
-    answer = client.put("/student/1", content=json.dumps(ANANYA), headers={"Content-Type": content_type})
-    assert answer.status_code == 200
+    response = client.put("/student/1", content=json.dumps(ANANYA), headers={"Content-Type": content_type})
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_a_mebibyte_is_refused(send: Any, chunked: bool) -> None:
     content = json.dumps(ANANYA).encode() + b" " * 1024 * 1024
-    answer = send(iter([content]) if chunked else content)
-    assert answer.status_code == 413
-    assert answer.json()["detail"] == "The body is over 1048576 bytes"
+    response = send(iter([content]) if chunked else content)
+    assert response.status_code == 413
+    assert response.json()["detail"] == "The body is over 1048576 bytes"
 
 
 def test_a_body_of_a_mebibyte_is_read(client: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is sent: no server error, no undocumented answer, and what is stored is what was acknowledged."""
+"""Whatever is sent: no server error, no undocumented response, and what is stored is what was acknowledged."""
 
 import json
 import subprocess
@@ -58,7 +58,7 @@ students = st.fixed_dictionaries(
 @given(student=students)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_student_comes_back_trimmed_or_is_refused(client: httpx.Client, student: dict[str, Any]) -> None:
-    answer = client.post("/student", json=student)
+    response = client.post("/student", json=student)
     expected = {
         **student,
         "name": student["name"].strip(),
@@ -67,12 +67,12 @@ def test_a_student_comes_back_trimmed_or_is_refused(client: httpx.Client, studen
     }
     texts = expected["name"], expected["department"]
     if all(text and all(ord(c) >= 32 and not 127 <= ord(c) < 160 for c in text) for text in texts):
-        assert answer.status_code == 201
-        stored = client.get(answer.headers["Location"]).json()
-        assert stored == answer.json() == {"id": stored["id"], **expected}
-        assert client.delete(answer.headers["Location"]).status_code == 200
+        assert response.status_code == 201
+        stored = client.get(response.headers["Location"]).json()
+        assert stored == response.json() == {"id": stored["id"], **expected}
+        assert client.delete(response.headers["Location"]).status_code == 200
     else:
-        assert answer.status_code == 422
+        assert response.status_code == 422
 
 
 json_values = st.recursive(
@@ -90,8 +90,8 @@ bodies = st.binary(max_size=200) | st.one_of(
 @settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_body_makes_a_server_error(client: httpx.Client, body: bytes, method: str) -> None:
     path = {"POST": "/student", "PUT": "/student/1"}[method]
-    answer = client.request(method, path, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code in {200, 201, 400, 422}
+    response = client.request(method, path, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in {200, 201, 400, 422}
 
 
 @given(
@@ -101,5 +101,5 @@ def test_no_body_makes_a_server_error(client: httpx.Client, body: bytes, method:
 )
 @settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_address_makes_a_server_error(client: httpx.Client, path: str, query: str, method: str) -> None:
-    answer = client.request(method, f"/student/{quote(path)}?{quote(query)}")
-    assert answer.status_code < 500
+    response = client.request(method, f"/student/{quote(path)}?{quote(query)}")
+    assert response.status_code < 500

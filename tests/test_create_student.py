@@ -10,11 +10,11 @@ from tests.service import ANANYA, serve_database
 
 
 def test_create_answers_with_the_student_and_its_place(client: httpx.Client) -> None:
-    answer = client.post("/student", json=ANANYA)
-    assert answer.status_code == 201
-    assert answer.json() == {"id": 1, **ANANYA}
-    assert answer.headers["Location"] == "/student/1"
-    assert client.get(answer.headers["Location"]).json() == answer.json()
+    response = client.post("/student", json=ANANYA)
+    assert response.status_code == 201
+    assert response.json() == {"id": 1, **ANANYA}
+    assert response.headers["Location"] == "/student/1"
+    assert client.get(response.headers["Location"]).json() == response.json()
 
 
 def test_create_stores_exactly_four_columns(client: httpx.Client, query: Callable[..., Rows]) -> None:
@@ -23,8 +23,8 @@ def test_create_stores_exactly_four_columns(client: httpx.Client, query: Callabl
 
 
 def test_create_trims_white_space_at_both_ends(client: httpx.Client) -> None:
-    answer = client.post("/student", json={"name": " \t\u2003Mary  Ann\n", "department": " CSE ", "cgpa": 8.9})
-    assert answer.json() == {"id": 1, "name": "Mary  Ann", "department": "CSE", "cgpa": 8.9}
+    response = client.post("/student", json={"name": " \t\u2003Mary  Ann\n", "department": " CSE ", "cgpa": 8.9})
+    assert response.json() == {"id": 1, "name": "Mary  Ann", "department": "CSE", "cgpa": 8.9}
 
 
 @pytest.mark.parametrize(
@@ -32,31 +32,31 @@ def test_create_trims_white_space_at_both_ends(client: httpx.Client) -> None:
     ["x", "x" * 100, "é" * 100, "𝒜" * 100, "👩‍🎓 Zoë", "O'Brien; DROP TABLE students", "%_\\", "ﬁ", "日本語", "مريم"],
 )
 def test_create_takes_every_name_as_it_is(client: httpx.Client, name: str) -> None:
-    answer = client.post("/student", json={**ANANYA, "name": name})
-    assert answer.status_code == 201
+    response = client.post("/student", json={**ANANYA, "name": name})
+    assert response.status_code == 201
     assert client.get("/student/1").json() == {"id": 1, **ANANYA, "name": name}
 
 
 @pytest.mark.parametrize("cgpa", [0, 10, 8.9, 0.1, 9.999999999999999, 5e-324, 1e-10, 7.123456789012345])
 def test_create_keeps_every_bit_of_a_cgpa(client: httpx.Client, query: Callable[..., Rows], cgpa: float) -> None:
-    answer = client.post("/student", json={**ANANYA, "cgpa": cgpa})
-    assert answer.json()["cgpa"] == cgpa
+    response = client.post("/student", json={**ANANYA, "cgpa": cgpa})
+    assert response.json()["cgpa"] == cgpa
     assert client.get("/student/1").json()["cgpa"] == cgpa
     assert query("SELECT id FROM students WHERE cgpa = ?", cgpa) == [(1,)]
 
 
 def test_create_stores_minus_zero_as_zero(client: httpx.Client) -> None:
     body = '{"name": "Ananya", "department": "CSE", "cgpa": -0.0}'
-    answer = client.post("/student", content=body, headers={"Content-Type": "application/json"})
-    assert answer.text == '{"id":1,"name":"Ananya","department":"CSE","cgpa":0.0}'
-    assert client.get("/student/1").text == answer.text
+    response = client.post("/student", content=body, headers={"Content-Type": "application/json"})
+    assert response.text == '{"id":1,"name":"Ananya","department":"CSE","cgpa":0.0}'
+    assert client.get("/student/1").text == response.text
 
 
 def test_create_refuses_an_id(client: httpx.Client) -> None:
     """The database gives ids; a body that brings one is a mistake that must not pass silently."""
-    answer = client.post("/student", json={"id": 7, **ANANYA})
-    assert answer.status_code == 422
-    assert answer.json()["errors"] == [
+    response = client.post("/student", json={"id": 7, **ANANYA})
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
         {"pointer": "/id", "detail": "no such field; expected only name, department, cgpa"}
     ]
     assert client.get("/students").json() == []

@@ -10,9 +10,9 @@ from tests.service import ANANYA
 
 
 def test_delete_removes_the_student(client: httpx.Client, ananya: dict[str, Any], query: Callable[..., Rows]) -> None:
-    answer = client.delete(f"/student/{ananya['id']}")
-    assert answer.status_code == 200
-    assert answer.json() == {"message": "Student deleted successfully"}
+    response = client.delete(f"/student/{ananya['id']}")
+    assert response.status_code == 200
+    assert response.json() == {"message": "Student deleted successfully"}
     assert client.get(f"/student/{ananya['id']}").status_code == 404
     assert query("SELECT * FROM students") == []
 

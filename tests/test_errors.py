@@ -12,21 +12,21 @@ from pathlib import Path
 import httpx
 import pymysql
 import pytest
+from litestar_app.services import StudentService
 
 from litestar_app import database, transactions
-from litestar_app.services import StudentService
 from tests.conftest import Rows
 from tests.mariadb import MariaDB
 from tests.service import ANANYA, serve_database
 
-BUSY = "The database is locked, full or unreachable at the moment; try again"
+BUSY = "The database is locked, full or unreachable; nothing was stored, retry later"
 
 
-def assert_says_try_again(answer: httpx.Response) -> None:
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"] == "1"
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json() == {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": BUSY}
+def assert_says_try_again(response: httpx.Response) -> None:
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json() == {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": BUSY}
 
 
 @pytest.fixture
@@ -152,10 +152,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_defect_is_logged_with_its_traceback_under_the_id_that_the_answer_carries(
     client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = client.get("/student/1")
-    assert answer.status_code == 500
-    request_id = answer.headers["X-Request-ID"]
-    assert answer.json() == {
+    response = client.get("/student/1")
+    assert response.status_code == 500
+    request_id = response.headers["X-Request-ID"]
+    assert response.json() == {
         "type": "about:blank",
         "title": "Internal Server Error",
         "status": 500,
@@ -173,17 +173,17 @@ def test_a_defect_is_logged_with_its_traceback_under_the_id_that_the_answer_carr
     ("given", "kept"), [("abc-1.2_3", True), ("x" * 65, False), ("a b", False), ("<script>", False)]
 )
 def test_a_request_id_of_the_client_is_kept_where_it_is_harmless(client: httpx.Client, given: str, kept: bool) -> None:
-    answer = client.get("/student/1", headers={"X-Request-ID": given})
-    assert (answer.headers["X-Request-ID"] == given) is kept
+    response = client.get("/student/1", headers={"X-Request-ID": given})
+    assert (response.headers["X-Request-ID"] == given) is kept
 
 
 def test_a_conflict_with_what_is_stored_is_a_409(client: httpx.Client, query: Callable[..., Rows]) -> None:
     """An index that somebody added by hand is respected, and said."""
     query("CREATE UNIQUE INDEX one_name ON students (name)")
     assert client.post("/student", json=ANANYA).status_code == 201
-    answer = client.post("/student", json=ANANYA)
-    assert answer.status_code == 409
-    assert answer.json()["detail"] == "The database refuses this: it conflicts with what is stored"
+    response = client.post("/student", json=ANANYA)
+    assert response.status_code == 409
+    assert response.json()["detail"] == "A constraint of the database is violated"
     assert len(client.get("/students").json()) == 1
 
 

@@ -55,14 +55,14 @@ def test_reads_go_on_while_a_writer_waits_for_the_lock(service: Service, tmp_pat
 
 
 def test_reads_go_on_while_a_million_rows_are_walked(service: Service) -> None:
-    """On the loop, each of these scans would let one answer through."""
+    """On the loop, each of these scans would let one response through."""
     scans = 20
 
     def scan() -> httpx.Response:
         for _ in range(scans):
-            answer = service.client.get("/students?offset=999000&limit=1000")
-            assert [answer.json()[0]["id"], len(answer.json())] == [999001, 1000]
-        return answer
+            response = service.client.get("/students?offset=999000&limit=1000")
+            assert [response.json()[0]["id"], len(response.json())] == [999001, 1000]
+        return response
 
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(scan)

@@ -12,10 +12,10 @@ NOT_FOUND = {"type": "about:blank", "title": "Not Found", "status": 404, "detail
 
 
 def test_get_returns_the_student(client: httpx.Client, ananya: dict[str, Any]) -> None:
-    answer = client.get(f"/student/{ananya['id']}")
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.text == '{"id":1,"name":"Ananya","department":"CSE","cgpa":8.9}'
+    response = client.get(f"/student/{ananya['id']}")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.text == '{"id":1,"name":"Ananya","department":"CSE","cgpa":8.9}'
 
 
 ODD_IDS = [
@@ -29,10 +29,10 @@ ODD_IDS = [
 def test_an_id_that_names_no_student_is_not_found(client: httpx.Client, ananya: dict[str, Any], method: str) -> None:
     """However large or odd it is, and by every method."""
     for student_id in ODD_IDS:
-        answer = client.request(method, f"/student/{student_id}", json=ANANYA if method == "PUT" else None)
-        assert answer.status_code == 404, student_id
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert method == "HEAD" or answer.json() == NOT_FOUND
+        response = client.request(method, f"/student/{student_id}", json=ANANYA if method == "PUT" else None)
+        assert response.status_code == 404, student_id
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert method == "HEAD" or response.json() == NOT_FOUND
     assert client.get("/students").json() == [ananya]
 
 

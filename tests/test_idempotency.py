@@ -6,15 +6,17 @@ from typing import Any
 
 import httpx
 import pytest
-
 from litestar_app.services import StudentService
+
 from tests.conftest import Rows
 from tests.service import ANANYA, serve_database
 
 KEY = {"Idempotency-Key": "4a1f-once"}
 
 
-def test_the_same_key_and_request_give_the_first_answer_again(client: httpx.Client, query: Callable[..., Rows]) -> None:
+def test_the_same_key_and_request_give_the_first_response_again(
+    client: httpx.Client, query: Callable[..., Rows]
+) -> None:
     first = client.post("/student", json=ANANYA, headers=KEY)
     again = client.post("/student", json=ANANYA, headers=KEY)
     assert first.status_code == again.status_code == 201
@@ -31,7 +33,7 @@ def test_what_counts_is_the_student_not_the_spelling_of_its_body(client: httpx.C
     assert again.text == first.text
 
 
-def test_the_first_answer_is_given_even_when_the_student_has_changed_or_gone(client: httpx.Client) -> None:
+def test_the_first_response_is_given_even_when_the_student_has_changed_or_gone(client: httpx.Client) -> None:
     first = client.post("/student", json=ANANYA, headers=KEY)
     client.put("/student/1", json={**ANANYA, "name": "Boris"})
     assert client.post("/student", json=ANANYA, headers=KEY).text == first.text
@@ -40,7 +42,7 @@ def test_the_first_answer_is_given_even_when_the_student_has_changed_or_gone(cli
     assert client.get("/students").json() == []
 
 
-def test_the_first_answer_outlives_a_restart(client: httpx.Client, database_url: str) -> None:
+def test_the_first_response_outlives_a_restart(client: httpx.Client, database_url: str) -> None:
     first = client.post("/student", json=ANANYA, headers=KEY)
     with serve_database(database_url) as restarted:
         assert restarted.post("/student", json=ANANYA, headers=KEY).text == first.text
@@ -49,9 +51,9 @@ def test_the_first_answer_outlives_a_restart(client: httpx.Client, database_url:
 
 def test_the_same_key_with_another_request_is_refused(client: httpx.Client) -> None:
     client.post("/student", json=ANANYA, headers=KEY)
-    answer = client.post("/student", json={**ANANYA, "name": "Boris"}, headers=KEY)
-    assert answer.status_code == 422
-    assert answer.json()["detail"] == "This Idempotency-Key came before with another request; send a new one"
+    response = client.post("/student", json={**ANANYA, "name": "Boris"}, headers=KEY)
+    assert response.status_code == 422
+    assert response.json()["detail"] == "This Idempotency-Key was used with another request; use a new one"
     assert len(client.get("/students").json()) == 1
 
 
@@ -68,9 +70,9 @@ def test_a_refused_request_does_not_use_up_its_key(client: httpx.Client) -> None
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "é"])
 def test_an_odd_key_is_refused(client: httpx.Client, key: str) -> None:
-    answer = client.post("/student", json=ANANYA, headers={b"Idempotency-Key": key.encode()})
-    assert answer.status_code == 400
-    assert answer.json()["detail"].startswith("header Idempotency-Key: ")
+    response = client.post("/student", json=ANANYA, headers={b"Idempotency-Key": key.encode()})
+    assert response.status_code == 400
+    assert response.json()["detail"].startswith("header Idempotency-Key: ")
     assert client.get("/students").json() == []
 
 
@@ -108,7 +110,7 @@ def test_twenty_at_once_make_one_student(client: httpx.Client, database_url: str
         for number in range(5):
             headers = {"Idempotency-Key": f"round-{number}"}
             tries = [(client, other)[n % 2] for n in range(20)]
-            answers = list(pool.map(lambda c: c.post("/student", json=ANANYA, headers=headers), tries))  # noqa: B023
-            assert {answer.status_code for answer in answers} <= {201, 409}
-            assert len({answer.text for answer in answers if answer.status_code == 201}) == 1
+            responses = list(pool.map(lambda c: c.post("/student", json=ANANYA, headers=headers), tries))  # noqa: B023
+            assert {response.status_code for response in responses} <= {201, 409}
+            assert len({response.text for response in responses if response.status_code == 201}) == 1
             assert len(client.get("/students").json()) == number + 1

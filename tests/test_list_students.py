@@ -20,15 +20,15 @@ def students(client: httpx.Client, query: Callable[..., Rows]) -> list[dict[str,
 
 
 def test_an_empty_table_is_an_empty_array(client: httpx.Client) -> None:
-    answer = client.get("/students")
-    assert (answer.status_code, answer.text) == (200, "[]")
+    response = client.get("/students")
+    assert (response.status_code, response.text) == (200, "[]")
 
 
 def test_list_gives_the_first_hundred_in_the_order_of_ids(client: httpx.Client, students: list[dict[str, Any]]) -> None:
-    answer = client.get("/students")
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.json() == students[:100]
+    response = client.get("/students")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json() == students[:100]
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_list_gives_the_first_hundred_in_the_order_of_ids(client: httpx.Client, 
 def test_list_gives_the_page_asked_for(
     client: httpx.Client, students: list[dict[str, Any]], query_string: str, first: int, last: int
 ) -> None:
-    answer = client.get(f"/students?{query_string}")
-    assert answer.status_code == 200
-    assert answer.json() == students[first:last]
+    response = client.get(f"/students?{query_string}")
+    assert response.status_code == 200
+    assert response.json() == students[first:last]
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_list_gives_the_page_asked_for(
         ("limit=0", "query parameter 'limit': Expected `int` >= 1"),
         ("limit=1001", "query parameter 'limit': Expected `int` <= 1000"),
         ("limit=-1", "query parameter 'limit': Expected `int` >= 1"),
-        ("limit=ten", "query parameter 'limit': expected a whole number, got 'ten'"),
-        ("limit=", "query parameter 'limit': expected a whole number, got ''"),
-        ("limit=1.0", "query parameter 'limit': expected a whole number, got '1.0'"),
-        ("limit=010", "query parameter 'limit': expected a whole number, got '010'"),
-        ("limit=1_0", "query parameter 'limit': expected a whole number, got '1_0'"),
-        ("limit=%2B1", "query parameter 'limit': expected a whole number, got '+1'"),
-        ("limit=nan", "query parameter 'limit': expected a whole number, got 'nan'"),
+        ("limit=ten", "query parameter 'limit': expected an integer, got 'ten'"),
+        ("limit=", "query parameter 'limit': expected an integer, got ''"),
+        ("limit=1.0", "query parameter 'limit': expected an integer, got '1.0'"),
+        ("limit=010", "query parameter 'limit': expected an integer, got '010'"),
+        ("limit=1_0", "query parameter 'limit': expected an integer, got '1_0'"),
+        ("limit=%2B1", "query parameter 'limit': expected an integer, got '+1'"),
+        ("limit=nan", "query parameter 'limit': expected an integer, got 'nan'"),
         ("offset=-1", "query parameter 'offset': Expected `int` >= 0"),
         ("offset=9007199254740992", "query parameter 'offset': Expected `int` <= 9007199254740991"),
         ("limit=1&limit=2", "query parameter 'limit': given more than once"),
@@ -74,10 +74,10 @@ def test_list_gives_the_page_asked_for(
     ],
 )
 def test_a_wrong_query_is_refused_by_name(idle_client: httpx.Client, query_string: str, detail: str) -> None:
-    answer = idle_client.get(f"/students?{query_string}")
-    assert answer.status_code == 400
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json() == {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail}
+    response = idle_client.get(f"/students?{query_string}")
+    assert response.status_code == 400
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json() == {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail}
 
 
 @pytest.mark.parametrize(

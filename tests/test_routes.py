@@ -17,10 +17,10 @@ READ_PATHS = ["/students", "/student/1", "/health/live", "/health/ready", "/docs
     ],
 )  # fmt: skip
 def test_an_unknown_path_is_a_problem_document(idle_client: httpx.Client, path: str) -> None:
-    answer = idle_client.get(path)
-    assert answer.status_code == 404
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["detail"].endswith("; /docs lists what there is")
+    response = idle_client.get(path)
+    assert response.status_code == 404
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["detail"].endswith("; /docs lists what there is")
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_an_unknown_path_is_a_problem_document(idle_client: httpx.Client, path: 
 def test_a_wrong_method_is_told_which_are_right(
     idle_client: httpx.Client, method: str, path: str, allowed: set[str]
 ) -> None:
-    answer = idle_client.request(method, path)
-    assert answer.status_code == 405
-    assert set(answer.headers["Allow"].split(", ")) == allowed
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["title"] == "Method Not Allowed"
+    response = idle_client.request(method, path)
+    assert response.status_code == 405
+    assert set(response.headers["Allow"].split(", ")) == allowed
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["title"] == "Method Not Allowed"
 
 
 @pytest.mark.parametrize(("path", "status"), [("/students/", 200), ("/docs/", 200), ("//", 307)])
@@ -51,14 +51,14 @@ def test_a_slash_too_many_makes_no_difference(idle_client: httpx.Client, path: s
 
 @pytest.mark.parametrize("host", ["x:99999", "x:abc", "a b", "[::1", "é"])
 def test_an_odd_host_is_no_server_error(idle_client: httpx.Client, host: str) -> None:
-    answer = idle_client.get("/nothing", headers={b"Host": host.encode()})
-    assert answer.status_code in {400, 404}
-    assert answer.headers["Content-Type"] == "application/problem+json"
+    response = idle_client.get("/nothing", headers={b"Host": host.encode()})
+    assert response.status_code in {400, 404}
+    assert response.headers["Content-Type"] == "application/problem+json"
 
 
 def test_options_names_every_method(idle_client: httpx.Client) -> None:
-    answer = idle_client.options("/student/1")
-    assert (answer.status_code, answer.headers["Allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH, PUT")
+    response = idle_client.options("/student/1")
+    assert (response.status_code, response.headers["Allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH, PUT")
 
 
 @pytest.mark.parametrize("path", READ_PATHS)
@@ -71,8 +71,8 @@ def test_head_answers_wherever_get_does(idle_client: httpx.Client, path: str) ->
 
 
 def test_the_root_leads_to_the_documentation(idle_client: httpx.Client) -> None:
-    answer = idle_client.get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
+    response = idle_client.get("/")
+    assert (response.status_code, response.headers["Location"]) == (307, "/docs")
 
 
 def test_a_healthy_service_is_live_and_ready(client: httpx.Client) -> None:
@@ -85,10 +85,10 @@ def test_a_service_without_its_database_is_live_but_not_ready(mariadb: MariaDB, 
     with serve_database(mysql_url) as client:
         mariadb.stop()
         try:
-            answer = client.get("/health/ready")
-            assert answer.status_code == 503
-            assert answer.headers["Retry-After"] == "1"
-            assert answer.headers["Content-Type"] == "application/problem+json"
+            response = client.get("/health/ready")
+            assert response.status_code == 503
+            assert response.headers["Retry-After"] == "1"
+            assert response.headers["Content-Type"] == "application/problem+json"
             assert client.get("/health/live").status_code == 200
         finally:
             mariadb.start()
@@ -96,6 +96,6 @@ def test_a_service_without_its_database_is_live_but_not_ready(mariadb: MariaDB, 
 
 
 def test_parameters_that_a_route_does_not_have_are_refused(idle_client: httpx.Client) -> None:
-    answer = idle_client.get("/health/live?verbose=1")
-    assert answer.status_code == 400
-    assert answer.json()["detail"] == "query parameter 'verbose': not one of this route's (none)"
+    response = idle_client.get("/health/live?verbose=1")
+    assert response.status_code == 400
+    assert response.json()["detail"] == "query parameter 'verbose': not one of this route's (none)"

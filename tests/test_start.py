@@ -65,12 +65,12 @@ def test_nothing_acknowledged_is_lost_by_a_kill_under_load(database_url: str, tm
             for number in range(10_000):
                 name = f"writer {writer} number {number}"
                 try:
-                    answer = client.post("/student", json={**ANANYA, "name": name})
+                    response = client.post("/student", json={**ANANYA, "name": name})
                 except httpx.TransportError:
                     return
-                if answer.status_code == 201:
+                if response.status_code == 201:
                     with lock:
-                        acknowledged[answer.json()["id"]] = name
+                        acknowledged[response.json()["id"]] = name
                         if len(acknowledged) >= wanted:
                             enough.set()
 
@@ -217,7 +217,7 @@ def test_a_password_of_any_characters_lets_in(tmp_path: Path, mariadb: MariaDB, 
 
 
 def test_a_file_that_is_deleted_or_replaced_is_never_written_into_the_void(tmp_path: Path) -> None:
-    """An answer of success is a row in the file that has the name; a backup moved into its place is taken up."""
+    """An response of success is a row in the file that has the name; a backup moved into its place is taken up."""
     path, backup = tmp_path / "students.db", tmp_path / "backup.db"
     with Service(tmp_path) as service:
         service.client.post("/student", json=ANANYA)

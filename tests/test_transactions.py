@@ -1,218 +1,264 @@
-"""Units of work: what is tried again, what is not, and what a failed COMMIT leaves behind."""
+"""Units of work: what is committed together, what is retried, what is not, and what a failed COMMIT leaves behind."""
 
+import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
 
-from litestar_app import database, transactions
-from litestar_app.database import create_alchemy_config, prepare_database
-from litestar_app.settings import Settings
-from litestar_app.transactions import OutcomeUnknownError, Transactions
+from litestar_app.database.config import AlchemyConfig, Timeouts
+from litestar_app.database.writes import Transactions
+from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError
+from tests.conftest import Rows
+from tests.database import prepare
+
+INSERT = text("INSERT INTO students (name, department, cgpa) VALUES (:name, 'CSE', 8.9)")
+DEFERRED = "CREATE TABLE child (id INTEGER REFERENCES students (id) DEFERRABLE INITIALLY DEFERRED)"
+Names = Callable[[], list[str]]
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_alchemy_config(Settings(database_url=database_url)).get_engine()
-    prepare_database(engine)
-    yield engine
-    engine.dispose()
+def alchemy(database_url: str, sql_log: list[str]) -> Iterator[AlchemyConfig]:
+    assert sql_log == []
+    with prepare(database_url, Timeouts(lock=0.3)) as alchemy:
+        yield alchemy
 
 
-INSERT = text("INSERT INTO students (name, department, cgpa) VALUES ('Ananya', 'CSE', 8.9)")
+@pytest.fixture
+def transactions(alchemy: AlchemyConfig) -> Iterator[Transactions]:
+    transactions = make_transactions(alchemy)
+    yield transactions
+    transactions.close()
 
 
-def count(engine: Engine) -> int:
-    with engine.connect() as connection:
-        number: int = connection.execute(text("SELECT COUNT(*) FROM students")).scalar_one()
-        return number
+def make_transactions(alchemy: AlchemyConfig) -> Transactions:
+    return Transactions(alchemy.create_session_maker(), alchemy.get_engine(), alchemy.timeouts.lock, alchemy.file)
+
+
+@pytest.fixture
+def names(query: Callable[..., Rows]) -> Names:
+    return lambda: [name for (name,) in query("SELECT name FROM students ORDER BY id")]
+
+
+def create(name: str) -> Callable[[Session], str]:
+    def work(session: Session) -> str:
+        session.execute(INSERT, {"name": name})
+        return name
+
+    return work
+
+
+def fail(error: BaseException) -> Callable[[Session], None]:
+    def work(session: Session) -> None:
+        session.execute(INSERT, {"name": "Doomed"})
+        raise error
+
+    return work
+
+
+def reject(_session: Session) -> None:
+    raise RejectedError
+
+
+def violate_at_commit(session: Session) -> None:
+    session.execute(text("INSERT INTO child VALUES (99)"))
+    session.execute(INSERT, {"name": "Doomed"})
 
 
 @contextmanager
-def cut_during_commit(engine: Engine) -> Iterator[None]:
-    """Cut the cable to MySQL whenever a COMMIT is about to be sent."""
+def cut_during_commit(alchemy: AlchemyConfig) -> Iterator[None]:
+    """Cut the connection to MySQL whenever a COMMIT is about to be sent."""
 
     def cut(connection: Connection) -> None:
-        connection.connection.dbapi_connection._force_close()  # type: ignore[union-attr]  # noqa: SLF001
+        connection.connection.dbapi_connection._force_close()  # noqa: SLF001
 
-    event.listen(engine, "commit", cut)
+    event.listen(alchemy.get_engine(), "commit", cut)
     yield
-    event.remove(engine, "commit", cut)
+    event.remove(alchemy.get_engine(), "commit", cut)
 
 
-def test_a_unit_of_work_that_raises_stores_nothing(engine: Engine) -> None:
-    def work(connection: Connection) -> None:
-        connection.execute(INSERT)
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        Transactions(engine).run(work)
-    assert count(engine) == 0
+def kinds(outcomes: list[object]) -> list[object]:
+    return [type(outcome) if isinstance(outcome, BaseException) else outcome for outcome in outcomes]
 
 
-def test_an_overtaken_unit_of_work_is_tried_again_as_a_whole(engine: Engine) -> None:
+def test_group_is_committed_at_once(alchemy: AlchemyConfig, transactions: Transactions, names: Names) -> None:
+    commits: list[Connection] = []
+    event.listen(alchemy.get_engine(), "commit", commits.append)
+    assert transactions.run([create("A"), create("B")]) == ["A", "B"] == names()
+    assert len(commits) == 1
+
+
+def test_rejection_leaves_its_group_alone(transactions: Transactions, names: Names, sql_log: list[str]) -> None:
+    """The others are committed with the group, and are not run again."""
+    sql_log.clear()
+    assert kinds(transactions.run([create("A"), reject, create("B")])) == ["A", RejectedError, "B"]
+    assert names() == ["A", "B"]
+    assert [statement.split()[0] for statement in sql_log].count("INSERT") == 2
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), StopIteration(), KeyboardInterrupt()], ids=repr)
+def test_failure_splits_its_group(transactions: Transactions, names: Names, error: BaseException) -> None:
+    assert transactions.run([create("A"), fail(error), create("B")]) == ["A", error, "B"]
+    assert names() == ["A", "B"]
+
+
+def test_failed_commit_leaves_nothing_behind(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
+    """Left open, the transaction would take the next writes with it: acknowledged, and lost."""
+    with prepare(sqlite_url) as alchemy:
+        query_file(DEFERRED)
+        transactions = make_transactions(alchemy)
+        for group in ([violate_at_commit], [create("A")], [violate_at_commit, create("B")], [create("C")]):
+            outcomes = transactions.run(group)
+            assert [type(outcome) for outcome in outcomes if not isinstance(outcome, str)] in ([], [IntegrityError])
+        transactions.close()
+    assert query_file("SELECT name FROM students ORDER BY id") == [("A",), ("B",), ("C",)]
+
+
+def test_retry_runs_the_whole_unit_again(transactions: Transactions, names: Names) -> None:
     tries = []
 
-    def work(connection: Connection) -> int:
-        connection.execute(INSERT)
-        tries.append(count)
+    def work(session: Session) -> int:
+        session.execute(INSERT, {"name": "A"})
+        tries.append(1)
         if len(tries) < 3:
-            raise transactions.OvertakenError
+            raise RetryTransactionError
         return len(tries)
 
-    assert Transactions(engine).run(work) == 3
-    assert count(engine) == 1
+    assert transactions.run([work]) == [3]
+    assert names() == ["A"]
 
 
-def test_trying_again_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "LOCK_SECONDS", 0.3)
+def test_retry_ends_with_the_lock_timeout(transactions: Transactions, names: Names) -> None:
     tries = []
 
-    def work(_connection: Connection) -> None:
-        tries.append(1)
-        raise transactions.OvertakenError
+    def work(_session: Session) -> None:
+        tries.append(time.monotonic())
+        raise RetryTransactionError
 
-    with pytest.raises(transactions.OvertakenError):
-        Transactions(engine).run(work)
+    assert kinds(transactions.run([work])) == [RetryTransactionError]
     assert len(tries) > 2
+    assert tries[-1] - tries[0] < 0.3 + 0.5  # the timeout and the longest pause, not the sum of several
+    assert names() == []
 
 
-def test_a_deadlock_is_tried_again(mysql_url: str) -> None:
-    """Two units of work that take two rows crosswise: the server ends one of them, and it is done again."""
-    engine = create_alchemy_config(Settings(database_url=mysql_url)).get_engine()
-    prepare_database(engine)
-    with engine.begin() as connection:
-        connection.execute(INSERT)
-        connection.execute(INSERT)
-    both_have_one = threading.Barrier(2)
-    tries: list[int] = []
-
-    def work(first: int, second: int, connection: Connection) -> None:
-        tries.append(first)
-        connection.execute(text("UPDATE students SET cgpa = cgpa - 1 WHERE id = :id"), {"id": first})
-        if len(tries) <= 2:
-            both_have_one.wait()
-        connection.execute(text("UPDATE students SET cgpa = cgpa - 1 WHERE id = :id"), {"id": second})
-
-    crosswise = [partial(work, 1, 2), partial(work, 2, 1)]
-    threads = [threading.Thread(target=Transactions(engine).run, args=[unit]) for unit in crosswise]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with engine.connect() as connection:
-        assert connection.execute(text("SELECT cgpa FROM students")).scalars().all() == [6.9, 6.9]
-    assert len(tries) == 3
-    engine.dispose()
-
-
-def test_a_conflict_is_not_tried_again(engine: Engine) -> None:
+def test_conflict_is_not_retried(transactions: Transactions, names: Names) -> None:
     tries = []
 
-    def work(connection: Connection) -> None:
+    def work(session: Session) -> None:
         tries.append(1)
         for _ in range(2):
-            connection.execute(text("INSERT INTO students (id, name, department, cgpa) VALUES (1, 'A', 'B', 1)"))
+            session.execute(text("INSERT INTO students (id, name, department, cgpa) VALUES (1, 'A', 'B', 1)"))
 
-    with pytest.raises(IntegrityError):
-        Transactions(engine).run(work)
-    assert len(tries) == 1
-    assert count(engine) == 0
+    assert kinds(transactions.run([work])) == [IntegrityError]
+    assert (len(tries), names()) == (1, [])
 
 
-def test_a_commit_that_fails_does_not_poison_the_pool(sqlite_url: str) -> None:
-    """Left open, the transaction would take the next requests with it: answered, and lost."""
-    engine = create_alchemy_config(Settings(database_url=sqlite_url)).get_engine()
-    prepare_database(engine)
-    deferred = "CREATE TABLE child (id INTEGER REFERENCES students (id) DEFERRABLE INITIALLY DEFERRED)"
-    with engine.begin() as connection:
-        connection.execute(text(deferred))
+def test_deadlock_is_retried(mysql_url: str) -> None:
+    """Two units that lock two rows crosswise: the server rolls one back, and that one is run again."""
+    with prepare(mysql_url) as alchemy:
+        make_transactions(alchemy).run([create("A"), create("B")])
+        both_hold_one = threading.Barrier(2)
+        tries: list[int] = []
 
-    def fail_at_commit(connection: Connection) -> None:
-        connection.execute(INSERT)
-        connection.execute(text("INSERT INTO child VALUES (99)"))
+        def work(session: Session, first: int, second: int) -> None:
+            tries.append(first)
+            session.execute(text("UPDATE students SET cgpa = cgpa - 1 WHERE id = :id"), {"id": first})
+            if len(tries) <= 2:
+                both_hold_one.wait()
+            session.execute(text("UPDATE students SET cgpa = cgpa - 1 WHERE id = :id"), {"id": second})
 
-    transact = Transactions(engine).run
-    for _ in range(database.CONNECTIONS + 2):
-        with pytest.raises(IntegrityError):
-            transact(fail_at_commit)
-        transact(lambda connection: connection.execute(INSERT))
-    engine.dispose()  # whatever was left open is rolled back here
-    assert count(engine) == database.CONNECTIONS + 2
-    engine.dispose()
+        units = [lambda session: work(session, 1, 2), lambda session: work(session, 2, 1)]
+        threads = [threading.Thread(target=make_transactions(alchemy).run, args=[[unit]]) for unit in units]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with alchemy.get_engine().connect() as connection:
+            assert connection.execute(text("SELECT cgpa FROM students")).scalars().all() == [6.9, 6.9]
+    assert len(tries) == 3
 
 
-@pytest.mark.parametrize("overtaken", [0, 1], ids=["at first", "when tried again"])
-def test_a_commit_whose_outcome_nobody_knows_is_neither_success_nor_tried_again(mysql_url: str, overtaken: int) -> None:
-    engine = create_alchemy_config(Settings(database_url=mysql_url)).get_engine()
-    prepare_database(engine)
-    tries = []
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_unknown_commit_is_not_retried(mysql_url: str, size: int, retries: int) -> None:
+    """The row may be stored or not: only the client can know whether a second one would do harm."""
+    tries: list[int] = []
 
-    def work(connection: Connection) -> None:
+    def work(session: Session) -> None:
         tries.append(1)
-        if len(tries) == overtaken:
-            raise transactions.OvertakenError
-        connection.execute(INSERT)
+        if len(tries) == retries:
+            raise RetryTransactionError
+        session.execute(INSERT, {"name": "A"})
 
-    with cut_during_commit(engine), pytest.raises(OutcomeUnknownError):
-        Transactions(engine).run(work)
-    assert len(tries) == 1 + overtaken
-    engine.dispose()
-
-
-def test_a_group_whose_commit_has_no_known_outcome_is_not_run_again(mysql_url: str) -> None:
-    engine = create_alchemy_config(Settings(database_url=mysql_url)).get_engine()
-    prepare_database(engine)
-    calls = []
-
-    def work(connection: Connection) -> None:
-        calls.append(1)
-        connection.execute(INSERT)
-
-    with cut_during_commit(engine):
-        outcomes = Transactions(engine).run_group([work, work])
-    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknownError, OutcomeUnknownError]
-    assert len(calls) == 2
-    engine.dispose()
+    with prepare(mysql_url) as alchemy, cut_during_commit(alchemy):
+        assert kinds(make_transactions(alchemy).run([work] * size)) == [CommitUnknownError] * size
+    assert len(tries) == size + retries
 
 
-def test_a_connection_lost_before_commit_is_a_plain_failure(mysql_url: str) -> None:
-    """The server rolls back what was never committed, so this one may be tried again by the client."""
-    engine = create_alchemy_config(Settings(database_url=mysql_url)).get_engine()
-    prepare_database(engine)
+def test_connection_lost_before_commit_is_a_failure(mysql_url: str, mysql_query: Callable[..., Rows]) -> None:
+    """The server rolls back what was never committed."""
 
-    def work(connection: Connection) -> None:
-        connection.execute(INSERT)
-        connection.execute(text("KILL CONNECTION_ID()"))
+    def work(session: Session) -> None:
+        session.execute(INSERT, {"name": "A"})
+        session.execute(text("KILL CONNECTION_ID()"))
 
-    with pytest.raises(OperationalError):
-        Transactions(engine).run(work)
-    assert count(engine) == 0
-    engine.dispose()
+    with prepare(mysql_url) as alchemy:
+        assert kinds(make_transactions(alchemy).run([work])) == [OperationalError]
+    assert mysql_query("SELECT * FROM students") == []
 
 
-def test_sqlite_keeps_what_it_acknowledges(sqlite_url: str) -> None:
-    """On every connection: a log that readers do not wait for, an fsync for each commit, and the lock taken first."""
-    engine = create_alchemy_config(Settings(database_url=sqlite_url)).get_engine()
-    prepare_database(engine)
-    pragmas = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
-    with engine.connect() as one, engine.connect() as two:
-        for connection in (one, two):
-            driver = connection.connection
-            found = {name: driver.cursor().execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas}
-            assert found == pragmas
-    engine.dispose()
-    sent: list[str] = []
-    event.listen(engine, "connect", lambda driver, _record: driver.set_trace_callback(sent.append))
-    transactions = Transactions(engine)
-    transactions.run(lambda connection: connection.execute(INSERT))
-    transactions.close()
-    engine.dispose()
-    assert [statement.split()[0] for statement in sent if not statement.startswith("PRAGMA")] == [
-        "BEGIN", "INSERT", "COMMIT",
-    ]  # fmt: skip
-    assert "BEGIN IMMEDIATE" in sent
+def test_lock_fails_the_whole_group_at_once(
+    sqlite_url: str, sqlite_path: object, sql_log: list[str], query_file: Callable[..., Rows]
+) -> None:
+    """Each unit would wait as long as the one before it, and in vain."""
+    with prepare(sqlite_url, Timeouts(lock=0.1)) as alchemy:
+        transactions = make_transactions(alchemy)
+        lock = sqlite3.connect(str(sqlite_path), isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        sql_log.clear()
+        assert kinds(transactions.run([create("A"), create("B")])) == [sqlite3.OperationalError] * 2
+        assert sql_log.count("BEGIN IMMEDIATE") == 1
+        lock.close()
+        assert transactions.run([create("C")]) == ["C"]
+        transactions.close()
+    assert query_file("SELECT name FROM students") == [("C",)]
+
+
+def test_lock_ends_a_group_that_was_split(transactions: Transactions, names: Names) -> None:
+    """Once one of a split group has waited for a lock in vain, those behind it are not begun."""
+    begun = []
+    outcomes = transactions.run([fail(ZeroDivisionError()), fail(RetryTransactionError()), begun.append])
+    assert kinds(outcomes) == [ZeroDivisionError, RetryTransactionError, RetryTransactionError]
+    assert (begun, names()) == ([], [])
+
+
+def test_sqlite_connections_are_durable(sqlite_url: str, sql_log: list[str]) -> None:
+    """On each: a log that readers do not wait for, an fsync for each commit, and the lock taken first."""
+    expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+    assert sql_log == []
+    with prepare(sqlite_url) as alchemy:
+        with alchemy.get_engine().connect() as one, alchemy.get_engine().connect() as two:
+            for connection in (one, two):
+                cursor = connection.connection.cursor()
+                assert {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in expected} == expected
+        sql_log.clear()
+        transactions = make_transactions(alchemy)
+        transactions.run([create("A")])
+        transactions.close()
+    assert [statement.split()[0] for statement in sql_log if "PRAGMA" not in statement] == ["BEGIN", "INSERT", "COMMIT"]
+    assert "BEGIN IMMEDIATE" in sql_log
+
+
+def test_mysql_connections_are_strict(mysql_url: str) -> None:
+    """No silent truncation, no gap locks, and waits that end."""
+    with prepare(mysql_url, Timeouts(lock=3)) as alchemy, alchemy.get_engine().connect() as connection:
+        values = connection.execute(
+            text("SELECT @@sql_mode, @@tx_isolation, @@innodb_lock_wait_timeout, @@lock_wait_timeout")
+        ).one()
+    assert "STRICT_ALL_TABLES" in values[0]
+    assert tuple(values)[1:] == ("READ-COMMITTED", 3, 3)

@@ -48,14 +48,14 @@ def test_a_tag_outlives_a_restart(client: httpx.Client, tag: str, database_url: 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_client_that_names_the_version_gets_304(client: httpx.Client, tag: str, method: str) -> None:
     for header in ("{}", "W/{}", '"x", {}', "*", '"x",W/{} ,"y"'):
-        answer = client.request(method, "/student/1", headers={"If-None-Match": header.format(tag)})
-        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", tag), header
+        response = client.request(method, "/student/1", headers={"If-None-Match": header.format(tag)})
+        assert (response.status_code, response.content, response.headers["ETag"]) == (304, b"", tag), header
 
 
 def test_a_client_that_names_another_version_gets_the_student(client: httpx.Client, tag: str) -> None:
     for header in ('"x"', 'W/"x"', "", "x", '"', '""'):
-        answer = client.get("/student/1", headers={"If-None-Match": header})
-        assert (answer.status_code, answer.headers["ETag"]) == (200, tag), header
+        response = client.get("/student/1", headers={"If-None-Match": header})
+        assert (response.status_code, response.headers["ETag"]) == (200, tag), header
 
 
 def test_nobody_is_not_found_whatever_version_is_named(client: httpx.Client) -> None:
@@ -72,8 +72,8 @@ WRITES = [("PUT", BORIS), ("PATCH", {"name": "Boris"}), ("DELETE", None)]
 def test_a_write_for_this_version_is_done(
     client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None, header: str
 ) -> None:
-    answer = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
-    assert answer.status_code == 200
+    response = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
+    assert response.status_code == 200
     assert client.get("/student/1").headers.get("ETag") != tag
 
 
@@ -83,10 +83,10 @@ def test_a_write_for_another_version_is_refused(
 ) -> None:
     """A weak tag never matches: it does not promise the same bytes."""
     for header in ('"x"', "W/{}", '"x", "y"', "x", ""):
-        answer = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
-        assert answer.status_code == 412, header
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert answer.json()["detail"] == "The student is no longer the one of If-Match; get it again, then change it"
+        response = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
+        assert response.status_code == 412, header
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert response.json()["detail"] == "The student has changed since this ETag; fetch it and retry"
     assert client.get("/student/1").headers["ETag"] == tag
 
 

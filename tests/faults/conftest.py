@@ -2,36 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from tests.conftest import Rows, query_sqlite
-from tests.mariadb import MariaDB
+from tests.conftest import Rows
 
 pytest.register_assert_rewrite("tests.faults.ledger")  # so that its asserts show their values too
-
-
-@pytest.fixture
-def sqlite_query(sqlite_path: Path) -> Callable[..., Rows]:
-    """Look into the file behind the service's back."""
-
-    def look(statement: str, *values: Any) -> Rows:
-        return query_sqlite(sqlite_path, statement, *values)
-
-    return look
-
-
-@pytest.fixture
-def mysql_query(mariadb: MariaDB, mysql_url: str) -> Callable[..., Rows]:
-    """Look into the database on MariaDB behind the service's back."""
-
-    def look(statement: str, *values: Any) -> Rows:
-        return mariadb.execute(statement, *values, database=mysql_url.rpartition("/")[2])
-
-    return look
 
 
 @pytest.fixture

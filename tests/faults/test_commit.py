@@ -90,7 +90,12 @@ def deferred(tmp_path: Path, sqlite_path: Path) -> Iterator[Service]:
     ],
 )
 def test_a_commit_that_a_constraint_refuses_is_an_error_and_leaves_the_connection_whole(  # noqa: PLR0913, PLR0917  fixtures and a table of cases
-    deferred: Service, sqlite_query: Callable[..., Rows], method: str, path: str, data: object, headers: dict[str, str]
+    deferred: Service,
+    query_file: Callable[..., Rows],
+    method: str,
+    path: str,
+    data: object,
+    headers: dict[str, str],
 ) -> None:
     """The trap: a connection that goes back to the pool with its transaction open loses the writes of others."""
     before = [STORED, (2, "Undying", "CSE", 8.9)]
@@ -99,27 +104,27 @@ def test_a_commit_that_a_constraint_refuses_is_an_error_and_leaves_the_connectio
             response = wire.ask(method, path, data, **headers)
             assert response.status == 409
             assert response.detail == "A constraint of the database is violated"
-            assert sqlite_query(STUDENTS) == before
-            assert sqlite_query("SELECT * FROM orphans") == []
-            assert sqlite_query("SELECT * FROM idempotency_keys") == []
-    assert_the_next_writes_are_kept(deferred, sqlite_query, before)
+            assert query_file(STUDENTS) == before
+            assert query_file("SELECT * FROM orphans") == []
+            assert query_file("SELECT * FROM idempotency_keys") == []
+    assert_the_next_writes_are_kept(deferred, query_file, before)
 
 
 def test_a_key_that_came_with_a_failed_commit_can_be_used_again(
-    deferred: Service, sqlite_query: Callable[..., Rows]
+    deferred: Service, query_file: Callable[..., Rows]
 ) -> None:
     with Wire(deferred.port) as wire:
         assert wire.ask("POST", "/student", DOOMED, Idempotency_Key="doomed").status == 409
-        sqlite_query("DROP TRIGGER on_insert")
+        query_file("DROP TRIGGER on_insert")
         first = wire.ask("POST", "/student", DOOMED, Idempotency_Key="doomed")
         again = wire.ask("POST", "/student", DOOMED, Idempotency_Key="doomed")
     assert first.status == again.status == 201
     assert first.body == again.body
-    assert sqlite_query("SELECT count(*) FROM students WHERE name = 'Doomed'") == [(1,)]
+    assert query_file("SELECT count(*) FROM students WHERE name = 'Doomed'") == [(1,)]
 
 
 def test_a_file_that_another_process_has_locked_is_a_503_and_works_again_when_it_is_free(
-    tmp_path: Path, sqlite_path: Path, sqlite_query: Callable[..., Rows]
+    tmp_path: Path, sqlite_path: Path, query_file: Callable[..., Rows]
 ) -> None:
     """Reads go on meanwhile. In WAL no lock can come between BEGIN IMMEDIATE and COMMIT, so this is where it waits."""
     with Service(tmp_path, LOG_LEVEL="warning") as service, Wire(service.port) as wire:
@@ -136,13 +141,13 @@ def test_a_file_that_another_process_has_locked_is_a_503_and_works_again_when_it
             refused.assert_is_outage()
         lock.rollback()
         lock.close()
-        assert sqlite_query(STUDENTS) == [STORED]
+        assert query_file(STUDENTS) == [STORED]
         assert wire.ask("POST", "/student", DOOMED, Idempotency_Key="doomed").status == 201
-        assert_the_next_writes_are_kept(service, sqlite_query, sqlite_query(STUDENTS))
+        assert_the_next_writes_are_kept(service, query_file, query_file(STUDENTS))
 
 
 def test_a_lock_that_is_released_in_time_is_waited_for(
-    tmp_path: Path, sqlite_path: Path, sqlite_query: Callable[..., Rows]
+    tmp_path: Path, sqlite_path: Path, query_file: Callable[..., Rows]
 ) -> None:
     with Service(tmp_path, LOG_LEVEL="warning") as service, Wire(service.port) as wire:
         lock = sqlite3.connect(sqlite_path, isolation_level=None, check_same_thread=False)
@@ -152,7 +157,7 @@ def test_a_lock_that_is_released_in_time_is_waited_for(
         assert wire.ask("POST", "/student", ANANYA).status == 201
         release.join()
         lock.close()
-    assert sqlite_query(STUDENTS) == [STORED]
+    assert query_file(STUDENTS) == [STORED]
 
 
 @pytest.fixture

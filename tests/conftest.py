@@ -4,6 +4,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,31 @@ def ananya(client: httpx.Client) -> dict[str, Any]:
     response = client.post("/student", json=ANANYA)
     assert response.status_code == 201
     return dict(response.json())
+
+
+@contextmanager
+def locked_sqlite(path: Path) -> Iterator[None]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+
+
+@contextmanager
+def locked_mysql(server: MariaDB, name: str) -> Iterator[None]:
+    connection = pymysql.connect(host="127.0.0.1", port=server.port, user="root", database=name)
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM students FOR UPDATE")
+        yield
+        connection.rollback()
+
+
+@pytest.fixture
+def locked(database_url: str, request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+    """Make a lock on all students that another program holds for the length of a block."""
+    if database_url.startswith("sqlite"):
+        return lambda: locked_sqlite(request.getfixturevalue("sqlite_path"))
+    return lambda: locked_mysql(request.getfixturevalue("mariadb"), database_url.rpartition("/")[2])

@@ -41,6 +41,11 @@ INVALID: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"name": "a\nb"}, [("/name", TEXT)]),
     ({"name": "a\x7fb"}, [("/name", TEXT)]),
     ({"name": "a\x9fb"}, [("/name", TEXT)]),
+    *(({"name": f"a{c}b"}, [("/name", TEXT)]) for c in "\u2028\u2029\u202a\u202e\u2066\u2069"),
+    *(
+        ({"name": name}, [("/name", TEXT)])
+        for name in ("\u200b", "\ufeff", " \u200d\u200c ", "\u2800", "\u3164", "\xad")
+    ),
     ({"name": None}, [("/name", TEXT)]),
     ({"name": 1}, [("/name", TEXT)]),
     ({"name": ["x"]}, [("/name", TEXT)]),
@@ -88,7 +93,7 @@ def test_missing_and_unknown_fields_are_all_listed(send: Any) -> None:
 def test_json_that_is_no_object_is_invalid(send: Any, content: str) -> None:
     response = send(content)
     assert response.status_code == 422
-    assert response.json()["errors"] == [{"pointer": "", "detail": "expected an object with name, department and cgpa"}]
+    assert response.json()["errors"] == [{"pointer": "", "detail": "expected an object with name, department, cgpa"}]
 
 
 def test_a_number_beyond_a_double_is_invalid(send: Any) -> None:
@@ -108,6 +113,11 @@ UNREADABLE = {
     "not JSON": b"name=x",
     "trailing": b'{"name": "x", "department": "y", "cgpa": 1} {}',
     "NaN": b'{"name": "x", "department": "y", "cgpa": NaN}',
+    "NaN beside a wrong field": b'{"name": 1, "department": "y", "cgpa": NaN}',
+    "infinity beside a wrong field": b'{"name": 1, "department": "y", "cgpa": -Infinity}',
+    "lone surrogate beside a wrong field": rb'{"name": 1, "department": "\ud800", "cgpa": 1}',
+    "lone surrogate as an unknown field": rb'{"name": 1, "\ud800": 1}',
+    "not UTF-8 beside a wrong field": b'{"name": 1, "department": "\xff", "cgpa": 1}',
     "single quotes": b"{'name': 'x'}",
     "lone surrogate": rb'{"name": "\ud800", "department": "y", "cgpa": 1}',
     "not UTF-8": b'{"name": "\xff", "department": "y", "cgpa": 1}',
@@ -168,3 +178,11 @@ def test_a_body_over_a_mebibyte_is_refused(send: Any, chunked: bool) -> None:
 def test_a_body_of_a_mebibyte_is_read(client: httpx.Client) -> None:
     content = json.dumps(ANANYA).encode().ljust(1024 * 1024)
     assert client.put("/student/1", content=content, headers=JSON).status_code == 200
+
+
+def test_many_problems_make_a_small_response(send: Any) -> None:
+    """A body of a mebibyte can have a hundred thousand unknown fields; the first hundred problems are listed."""
+    response = send("{" + ", ".join(f'"{n}": 0' for n in range(80_000)) + "}")
+    problem = response.json()
+    assert (response.status_code, len(problem["errors"]), problem["total_errors"]) == (422, 100, 80_003)
+    assert len(response.content) < 64 * 1024

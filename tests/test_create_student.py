@@ -29,7 +29,19 @@ def test_create_trims_white_space_at_both_ends(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["x", "x" * 100, "é" * 100, "𝒜" * 100, "👩‍🎓 Zoë", "O'Brien; DROP TABLE students", "%_\\", "ﬁ", "日本語", "مريم"],
+    [
+        "x",
+        "x" * 100,
+        "é" * 100,
+        "𝒜" * 100,
+        "👩‍🎓 Zoë",
+        "O'Brien; DROP TABLE students",
+        "%_\\",
+        "ﬁ",
+        "日本語",
+        "مريم",
+        "می\u200cخواهم",
+    ],
 )
 def test_create_takes_every_name_as_it_is(client: httpx.Client, name: str) -> None:
     response = client.post("/student", json={**ANANYA, "name": name})

@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import query_sqlite
-from tests.mariadb import MariaDB
-from tests.service import ANANYA, serve_database
+from tests.service import serve_database
 
 # what SQLAlchemy makes of the tutorial's Column(Integer, primary_key=True, index=True), Column(String), Column(Float)
 TUTORIAL_TABLE = """
@@ -57,16 +56,3 @@ def test_the_five_calls_of_its_client_work(client: httpx.Client) -> None:
     assert client.delete(f"/student/{student['id']}").json() == {"message": "Student deleted successfully"}
     missing = client.get(f"/student/{student['id']}")
     assert (missing.status_code, missing.json()["detail"]) == (404, "Student not found")
-
-
-def test_a_table_of_another_program_may_keep_decimals(mysql_url: str, mariadb: MariaDB) -> None:
-    name = mysql_url.rpartition("/")[2]
-    columns = "id INT AUTO_INCREMENT PRIMARY KEY, name TEXT, department TEXT, cgpa DECIMAL(4, 2)"
-    mariadb.execute(f"CREATE TABLE students ({columns})", database=name)
-    with serve_database(mysql_url) as client:
-        student = {"id": 1, **ANANYA}
-        created = client.post("/student", json=ANANYA)
-        assert created.json() == client.get("/student/1").json() == student
-        assert client.get("/students").json() == [student]
-        same = {"If-Match": created.headers["ETag"]}
-        assert client.put("/student/1", json=ANANYA, headers=same).status_code == 200

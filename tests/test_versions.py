@@ -64,11 +64,13 @@ def test_nobody_is_not_found_whatever_version_is_named(client: httpx.Client) -> 
     assert client.delete("/student/1", headers={"If-Match": '"x"'}).status_code == 404
 
 
+NO_LISTS = ["w/{}", "W/ {}", "x{}", "{}x", '"a" {}', "* , {}", "{}, *", "'{}'", '"{}', "{},x", "**"]
+"""Values that are not a list of entity tags, and so name none."""
 WRITES = [("PUT", BORIS), ("PATCH", {"name": "Boris"}), ("DELETE", None)]
 
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
-@pytest.mark.parametrize("header", ["{}", '"x", {}', '{},"y"', "*"])
+@pytest.mark.parametrize("header", ["{}", '"x", {}', '{},"y"', "*", ', ,{},, "y,z" ,'])
 def test_a_write_for_this_version_is_done(
     client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None, header: str
 ) -> None:
@@ -82,7 +84,7 @@ def test_a_write_for_another_version_is_refused(
     client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None
 ) -> None:
     """A weak tag never matches: it does not promise the same bytes."""
-    for header in ('"x"', "W/{}", '"x", "y"', "x", ""):
+    for header in ('"x"', "W/{}", '"x", "y"', "x", "", *NO_LISTS):
         response = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
         assert response.status_code == 412, header
         assert response.headers["Content-Type"] == "application/problem+json"
@@ -104,3 +106,22 @@ def test_a_change_and_a_change_back_is_the_same_version(client: httpx.Client, ta
     client.put("/student/1", json=BORIS)
     client.put("/student/1", json=ANANYA)
     assert client.put("/student/1", json=BORIS, headers={"If-Match": tag}).status_code == 200
+
+
+def test_several_lines_of_if_match_are_one_list(client: httpx.Client, tag: str) -> None:
+    """As RFC 9110, 5.3 has it; of If-None-Match too."""
+    lines = ['"x"', tag, 'W/"y"']
+    named = [("If-None-Match", line) for line in lines]
+    assert client.get("/student/1", headers=named).status_code == 304
+    for order in (lines, lines[::-1]):
+        named = [("If-Match", line) for line in order]
+        assert client.put("/student/1", json=ANANYA, headers=named).status_code == 200
+    named = [("If-Match", '"x"'), ("If-Match", "*")]
+    assert client.delete("/student/1", headers=named).status_code == 412
+
+
+def test_long_if_match_takes_no_time(client: httpx.Client, tag: str) -> None:
+    """Neither many tags nor many blanks cost more than their length."""
+    for header in ('"",' * 15_000 + tag, "," * 30_000 + tag, '"x",' + " " * 30_000 + tag):
+        assert client.put("/student/1", json=ANANYA, headers={"If-Match": header}).status_code == 200
+    assert client.delete("/student/1", headers={"If-Match": '"x",' + " " * 30_000 + "x"}).status_code == 412

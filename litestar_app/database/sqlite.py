@@ -136,4 +136,4 @@ def raise_for_columns(required: dict[str, Any], problems: list[str]) -> None:
         problems += [f"column {name} is missing" for name in ours if name not in required]
         problems += [f"column {name} needs a value" for name in required if required[name] and name not in ours]
     if problems:
-        raise SettingsError(f"its table students cannot be served: {'; '.join(problems)}")
+        raise SettingsError(f"its table students does not fit: {'; '.join(problems)}")

@@ -1,44 +1,51 @@
 """`python -m litestar_app`: serve, as the settings say."""
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until uvicorn takes over: it ends the start without a traceback
+
 import copy
 import socket
 import sys
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from litestar_app.app import create_app
 from litestar_app.database.config import create_alchemy_config
 from litestar_app.exceptions import SettingsError
 from litestar_app.settings import Settings
 
 SHUTDOWN_TIMEOUT = 28
-"""How long requests in flight may take to end after SIGTERM."""
+"""Seconds that requests in flight may take after SIGTERM; what they need at most while a MySQL server hangs."""
 
 
 def serve() -> None:
-    """Check the settings and the database once, then run uvicorn until a signal ends it."""
+    """Check the settings, the address and the database, then run uvicorn until a signal ends it."""
+    reload = "--reload" in sys.argv
     try:
         settings = Settings.from_environment()
         _check_address(settings)
         alchemy = create_alchemy_config(settings)
         alchemy.prepare_database()
-        alchemy.get_engine().dispose()
+        in_this_process = settings.workers == 1 and not reload
+        if not in_this_process:
+            alchemy.get_engine().dispose()
+        app = create_app(settings, alchemy) if in_this_process else "litestar_app.main:app"
     except SettingsError as error:
         sys.exit(f"student-records: {error}")
-    log_config = copy.deepcopy(LOGGING_CONFIG)
-    log_config["loggers"]["litestar_app"] = {"handlers": ["default"], "level": settings.log_level.upper()}
     config = uvicorn.Config(
-        "litestar_app.main:app",
+        app,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        reload="--reload" in sys.argv,
+        reload=reload,
         log_level=settings.log_level,
-        log_config=log_config,
+        log_config=_make_log_config(settings),
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
-    if config.should_reload:
+    if reload:
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]).run()
     elif settings.workers > 1:
         Supervisor(config, sockets=[config.bind_socket()]).run()
@@ -46,17 +53,31 @@ def serve() -> None:
         server = uvicorn.Server(config)
         server.run()
         if not server.started:
-            sys.exit(1)
+            sys.exit(STARTUP_FAILURE)
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's own, which keeps the port open until its workers have ended; nobody would answer who comes then."""
+    """uvicorn's own, which keeps the port open until its workers have ended; nobody would respond to new requests."""
+
+    def init_processes(self) -> None:
+        """Start the workers with SIGINT ignored until uvicorn handles it; Ctrl-C reaches them too, and early."""
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().init_processes()
+        signal.signal(signal.SIGINT, handler)
 
     def terminate_all(self) -> None:
         """Take no new connections, then end the workers."""
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
+
+
+def _make_log_config(settings: Settings) -> dict[str, object]:
+    log_config = copy.deepcopy(LOGGING_CONFIG)
+    log_config["loggers"]["litestar_app"] = {"handlers": ["default"], "level": settings.log_level.upper()}
+    # its tracebacks of connections that died are of no use: what they mean is logged where it matters
+    log_config["loggers"]["sqlalchemy.pool"] = {"level": "CRITICAL"}
+    return log_config
 
 
 def _check_address(settings: Settings) -> None:
@@ -67,7 +88,8 @@ def _check_address(settings: Settings) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
+            probe.listen()
+    except (OSError, UnicodeError) as error:
         raise SettingsError(f"HOST={settings.host!r}, PORT={settings.port}: cannot listen there: {error}") from None
 
 

@@ -2,7 +2,7 @@
 default:
     @just --list
 
-# serve on HOST and PORT (127.0.0.1:8000) with graceful shutdown; see the README for the settings
+# serve on HOST and PORT (127.0.0.1:8000) with graceful shutdown; docs/operating.md has the settings
 serve:
     python -m litestar_app
 
@@ -14,12 +14,20 @@ dev:
 test *arguments:
     pytest -n auto --dist worksteal {{ arguments }}
 
-# kill, starve and hang it, and see that nothing is lost; ten minutes
+# run the tests on Python 3.11, 3.12 and 3.13, each where it is installed
+test-all:
+    for version in 3.11 3.12 3.13; do ! uv python find -q --no-python-downloads "$version" || uv run --isolated --python "$version" pytest -n auto --dist worksteal || exit 1; done
+
+# run the tests and see that they reach every branch of database/ and students/
+coverage:
+    pytest -n auto --dist worksteal --cov
+
+# kill, starve and freeze it, and see that nothing is lost; ten minutes
 faults *arguments:
     pytest -n auto --dist worksteal -m faults tests/faults {{ arguments }}
 
-# lint, format, types, tests: what must pass before a change lands
-check: lint test
+# lint, format, types, tests, coverage: what must pass before a change lands
+check: lint coverage
 
 # lint, format and types only
 lint:
@@ -27,7 +35,7 @@ lint:
     ruff format --check
     mypy
 
-# mend what can be mended by a machine
+# repair what a tool can repair
 fix:
     ruff check --fix
     ruff format

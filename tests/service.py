@@ -69,7 +69,8 @@ def serve_database(database_url: str, timeouts: Timeouts | None = None) -> Itera
 class Service:
     """`python -m litestar_app` in a directory, with these variables and no others that it would read."""
 
-    def __init__(self, directory: Path, **variables: Any) -> None:
+    def __init__(self, directory: Path, python: str = sys.executable, **variables: Any) -> None:
+        self.python = python
         self.directory = directory
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -95,7 +96,7 @@ class Service:
         """Start it and do not wait."""
         with (self.directory / "service.log").open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "litestar_app"],
+                [self.python, "-m", "litestar_app"],
                 cwd=self.directory,
                 env=self.environment,
                 stdout=log,

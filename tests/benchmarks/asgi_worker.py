@@ -1,6 +1,6 @@
 """One application in a process of its own, called without a server; driven by in_process.py over a pipe.
 
-A line on standard input names a kind of request, how many of them, and the first id that may be deleted; the answer
+A line on standard input names a kind of request, how many of them, and the first id that may be deleted; the response
 is the seconds that they took. Ids are random but the same for every application.
 """
 
@@ -36,7 +36,7 @@ class Exchange:
         self.complete = asyncio.Event()
 
     async def receive(self) -> dict[str, Any]:
-        """Give the body once; then wait for the end of the answer, as a connected client does."""
+        """Give the body once; then wait for the end of the response, as a connected client does."""
         if self.body is None:
             await self.complete.wait()
             return {"type": "http.disconnect"}
@@ -77,12 +77,12 @@ class Application:
     async def pass_on(self, event: str) -> None:
         """Send a lifespan event; raise RuntimeError where the application fails at it."""
         await self.to_app.put({"type": event})
-        answer = await self.from_app.get()
-        if answer["type"] != f"{event}.complete":
-            raise RuntimeError(f"{event}: {answer.get('message', '')}")
+        response = await self.from_app.get()
+        if response["type"] != f"{event}.complete":
+            raise RuntimeError(f"{event}: {response.get('message', '')}")
 
     async def request(self, method: str, path: str, query: bytes = b"") -> None:
-        """Call the application once; raise RuntimeError where the answer is not 2xx."""
+        """Call the application once; raise RuntimeError where the response is not 2xx."""
         has_body = method in {"POST", "PUT"}
         exchange = Exchange(BODY if has_body else b"")
         scope = {
@@ -126,22 +126,22 @@ class Application:
         return time.perf_counter() - started
 
 
-def serve(target: str, seeded: int, answers: TextIO) -> None:
-    """Start an application, answer commands until the input ends, stop it."""
+def serve(target: str, seeded: int, responses: TextIO) -> None:
+    """Start an application, response commands until the input ends, stop it."""
     random.seed(1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         application = Application(target, seeded)
         runner.run(application.start())
-        answers.write("ready\n")
+        responses.write("ready\n")
         for line in sys.stdin:
             kind, count, first_to_delete = line.split()
             seconds = runner.run(application.measure(kind, int(count), int(first_to_delete)))
-            answers.write(f"{seconds}\n")
+            responses.write(f"{seconds}\n")
         runner.run(application.stop())
 
 
 if __name__ == "__main__":
-    # What the application prints goes to standard error, and cannot be taken for an answer.
+    # What the application prints goes to standard error, and cannot be taken for a response.
     with os.fdopen(os.dup(1), "w", buffering=1) as pipe:
         os.dup2(2, 1)
         serve(sys.argv[1], int(sys.argv[2]), pipe)

@@ -1,4 +1,4 @@
-"""The picture for the README: small bar charts of answers per second, relative to the tutorial's stack."""
+"""The picture for the README: small bar charts of responses per second, relative to the tutorial's stack."""
 
 from pathlib import Path
 

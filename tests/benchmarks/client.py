@@ -49,7 +49,7 @@ def make_requests(shares: dict[str, int], seeded: int, first_to_delete: int) -> 
 
 
 class Connection(asyncio.Protocol):
-    """One connection that sends the next request when the answer to the last one is complete."""
+    """One connection that sends the next request when the response to the last one is complete."""
 
     def __init__(self, requests: Iterator[bytes]) -> None:
         """Take the requests from an iterator that connections may share."""
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self.parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        """Count the answer and go on."""
+        """Count the response and go on."""
         if self.stopped:
             return
         if 200 <= self.parser.get_status_code() < 300:
@@ -102,7 +102,7 @@ async def apply_load(port: int, seconds: float, connections: int, requests: Iter
         client.transport.close()
     latencies = sorted(latency for client in clients for latency in client.latencies) or [0.0]
     return Measurement(
-        answers=len(latencies),
+        responses=len(latencies),
         seconds=round(time.perf_counter() - started, 3),
         p50_ms=round(latencies[len(latencies) // 2] * 1e3, 3),
         p99_ms=round(latencies[len(latencies) * 99 // 100] * 1e3, 3),

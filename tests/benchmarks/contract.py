@@ -1,4 +1,4 @@
-"""A look, before the load, whether a candidate does what is measured: a fast wrong answer is no answer."""
+"""A look, before the load, whether a candidate does what is measured: a fast wrong response is no response."""
 
 from typing import Any
 

@@ -40,10 +40,10 @@ class Worker:
         if command:
             self.process.stdin.write(f"{command}\n")
             self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
+        response = self.process.stdout.readline()
+        if not response:
             raise RuntimeError(f"{self.candidate.name} has failed")
-        return answer
+        return response
 
 
 @contextmanager

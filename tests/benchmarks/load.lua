@@ -49,7 +49,7 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
-  io.write(string.format('RESULT {"answers": %d, "seconds": %.3f, "p50_ms": %.3f, "p99_ms": %.3f, "errors": %d}\n',
+  io.write(string.format('RESULT {"responses": %d, "seconds": %.3f, "p50_ms": %.3f, "p99_ms": %.3f, "errors": %d}\n',
     summary.requests - errors.status, summary.duration / 1e6,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
     errors.status + errors.connect + errors.read + errors.write + errors.timeout))

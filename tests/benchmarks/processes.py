@@ -48,10 +48,10 @@ class Server:
         try:
             body = msgspec.json.encode(data) if data else None
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            answer = connection.getresponse()
-            content = answer.read()
-            is_json = answer.headers.get_content_type() == "application/json"
-            return answer.status, msgspec.json.decode(content) if content and is_json else None
+            response = connection.getresponse()
+            content = response.read()
+            is_json = response.headers.get_content_type() == "application/json"
+            return response.status, msgspec.json.decode(content) if content and is_json else None
         finally:
             connection.close()
 

@@ -42,8 +42,8 @@ def throughput_cell(results: Results, database: DatabaseKind, candidate: Candida
 
 
 def throughput_table(results: Results, database: DatabaseKind) -> str:
-    """Good answers in a second, and their ratio to the tutorial's stack."""
-    header = [f"{TITLES[database]}, answers/s", *(operation.label for operation in OPERATIONS)]
+    """Good responses in a second, and their ratio to the tutorial's stack."""
+    header = [f"{TITLES[database]}, responses/s", *(operation.label for operation in OPERATIONS)]
     rows = [
         [
             candidate.label,
@@ -61,7 +61,7 @@ def other_table(results: Results, database: DatabaseKind) -> str:
         "mix p99, ms": lambda turn: turn.operations[MIX.name].p99_ms,
         "memory at rest, MB": lambda turn: turn.memory_at_rest_mb,
         "after the load, MB": lambda turn: turn.memory_after_load_mb,
-        "first answer, s": lambda turn: turn.start_seconds,
+        "first response, s": lambda turn: turn.start_seconds,
     }
     rows = []
     for candidate in results.candidates(database):

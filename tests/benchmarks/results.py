@@ -10,9 +10,9 @@ from tests.benchmarks.candidates import CANDIDATES, Candidate, DatabaseKind
 
 
 class Measurement(msgspec.Struct):
-    """One operation under load; latencies are those of single answers."""
+    """One operation under load; latencies are those of single responses."""
 
-    answers: int
+    responses: int
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -20,8 +20,8 @@ class Measurement(msgspec.Struct):
 
     @property
     def per_second(self) -> float:
-        """Good answers in a second."""
-        return self.answers / self.seconds
+        """Good responses in a second."""
+        return self.responses / self.seconds
 
 
 class Turn(msgspec.Struct):
@@ -66,11 +66,11 @@ class Results(msgspec.Struct):
         return statistics.median(map(measure, turns)) if turns else None
 
     def per_second(self, database: DatabaseKind, candidate: str, operation: str) -> float | None:
-        """Return the good answers in a second, the median of the rounds."""
+        """Return the good responses in a second, the median of the rounds."""
         return self.median(database, candidate, lambda turn: turn.operations[operation].per_second)
 
     def errors(self, database: DatabaseKind, candidate: str, operation: str) -> int:
-        """Count what was no good answer, in all rounds."""
+        """Count what was no good response, in all rounds."""
         turns = self._turns(database, candidate)
         return sum(turn.operations[operation].errors for turn in turns if operation in turn.operations)
 

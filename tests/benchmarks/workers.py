@@ -15,7 +15,7 @@ WORKERS = (1, 2)
 
 
 def main() -> None:
-    """Print the median of each operation's answers a second, and the ratio."""
+    """Print the median of each operation's responses a second, and the ratio."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.workers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
@@ -31,7 +31,7 @@ def main() -> None:
                         first = database.reset(operation.rows_to_delete(SECONDS, 10_000))
                         measured = apply_load(operation, service.port, SECONDS, first)
                         rates.setdefault((operation.label, workers), []).append(measured.per_second)
-    print(f"\n| answers/s | {' | '.join(f'{n} worker(s)' for n in WORKERS)} | ratio |\n|---|---:|---:|---:|")
+    print(f"\n| responses/s | {' | '.join(f'{n} worker(s)' for n in WORKERS)} | ratio |\n|---|---:|---:|---:|")
     for operation in OPERATIONS:
         one, two = (statistics.median(rates[operation.label, workers]) for workers in WORKERS)
         print(f"| {operation.label} | {one:,.0f} | {two:,.0f} | {two / one:.2f}x |")

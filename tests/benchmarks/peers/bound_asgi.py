@@ -52,7 +52,7 @@ def list_students(query_string: bytes) -> list[Student]:
     return [Student(*row) for row in rows]
 
 
-async def answer(scope: dict[str, Any], receive: Any) -> tuple[int, Any]:
+async def response(scope: dict[str, Any], receive: Any) -> tuple[int, Any]:
     match scope["method"], scope["path"].split("/"):
         case "GET", ["", "student", key]:
             row = execute(f"SELECT {COLUMNS} FROM students WHERE id = ?", (int(key),)).fetchone()
@@ -86,7 +86,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         connection.close()
         await send({"type": "lifespan.shutdown.complete"})
         return
-    status, content = await answer(scope, receive)
+    status, content = await response(scope, receive)
     body = encode(content)
     headers = [*HEADERS, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -12,7 +12,7 @@ from litestar.response import Redirect
 
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
-from litestar_app.http.docs import create_openapi_config, get_asset, get_openapi
+from litestar_app.http.docs import StructSchemas, create_openapi_config, get_asset, get_openapi
 from litestar_app.http.health import HealthController
 from litestar_app.http.parameters import check_request
 from litestar_app.http.problems import respond_to_error
@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     students = StudentService(database)
     return Litestar(
         route_handlers=[StudentController, HealthController, go_to_docs, get_openapi, get_asset],
-        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database)],
+        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database), StructSchemas()],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),

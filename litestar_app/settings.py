@@ -1,12 +1,16 @@
-"""What can be set from outside, and the only reader of the environment."""
+"""Settings: everything that can be set from outside, and the only reader of the environment."""
 
+import contextlib
+import ipaddress
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import msgspec
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from msgspec import Meta, Struct
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,79 +18,173 @@ from sqlalchemy.exc import ArgumentError
 from litestar_app.exceptions import SettingsError
 
 DRIVERS = {"sqlite": "sqlite+pysqlite", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
+TLS_PAIRS = {"ssl_key": "ssl_cert", "ssl_check_hostname": "ssl_ca"}
+MYSQL_PARAMETERS = (*TLS_FILES, "ssl_check_hostname", "unix_socket")
+"""What a URL may carry. Not ssl_verify_…: with one of them, PyMySQL drops the ssl_ca of a SQLAlchemy URL."""
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+MAX_PORT = 65535
+Port = Annotated[int, Meta(ge=1, le=MAX_PORT)]
+LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that can be set. A field's name in capitals is its variable; an empty variable is one not set."""
+    """Everything that can be set. A field's name in capitals is its variable; an empty variable counts as unset."""
 
     database_url: str = "sqlite:///students.db"
     host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
-    log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+    port: Port = 8000
+    log_level: LogLevel = "info"
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     mysql_user: str | None = None
     mysql_password: str | None = None
     mysql_host: str = "127.0.0.1"
-    mysql_port: Annotated[int, Meta(ge=1, le=65535)] = 3306
+    mysql_port: Port = 3306
     mysql_database: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """Read the environment, or the mapping given, over the values of `.env` in the working directory.
+        """Read the mapping given; without one, the environment, and what is unset there from `.env`.
+
+        `DATABASE_URL` and `MYSQL_*` name one thing: either in the environment overrides both in `.env`.
 
         Raises:
-            SettingsError: a value is not what its variable takes.
+            SettingsError: a value is not possible, `.env` is unreadable, or both ways to name the database are used.
 
         """
-        if environment is None:
-            environment = {**_read_dotenv(), **os.environ}
-        given = {name: environment[name.upper()] for name in cls.__struct_fields__ if environment.get(name.upper())}
-        if "log_level" in given:
-            given["log_level"] = given["log_level"].lower()
-        if "database_url" in given and any(name.startswith("mysql_") for name in given):
-            raise SettingsError("DATABASE_URL and MYSQL_* are both set; keep one of them")
+        given: dict[str, str] = {}
+        for source in [_read_dotenv(), os.environ] if environment is None else [environment]:
+            found = {name: value for name in cls.__struct_fields__ if (value := source.get(name.upper()))}
+            if mysql := {name for name in found if name.startswith("mysql_")}:
+                given.pop("database_url", None)
+            if "database_url" in found:
+                if mysql:
+                    raise SettingsError("DATABASE_URL and MYSQL_* are both set; keep one of them")
+                given = {name: value for name, value in given.items() if not name.startswith("mysql_")}
+            given |= found
+        settings = cls._convert(given)
+        is_mysql = any(name.startswith("mysql_") for name in given)
+        if is_mysql and not (settings.mysql_user and settings.mysql_database):
+            raise SettingsError("MYSQL_USER and MYSQL_DATABASE must both be set when any MYSQL_* variable is")
+        _ = settings.url  # an impossible one is reported before anything starts
+        return settings
+
+    @classmethod
+    def _convert(cls, given: Mapping[str, str]) -> Self:
+        values: dict[str, object] = dict(given)
+        for field in msgspec.structs.fields(cls):
+            name, value = field.name, given.get(field.name)
+            if value is None:
+                continue
+            if isinstance(field.default, int):
+                _require(re.fullmatch("[0-9]{1,9}", value), name, value, "a whole number, in digits only")
+                values[name] = int(value)
+            elif name == "log_level":
+                values[name] = value.lower()
+                _require(value.lower() in get_args(LogLevel), name, value, f"one of {', '.join(get_args(LogLevel))}")
+            elif name in {"host", "mysql_host"}:
+                _require(_is_host(value), name, value, "an IP address or a host name")
         try:
-            settings = msgspec.convert(given, cls, strict=False)
-        except msgspec.ValidationError as error:
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:  # a number out of range
             what, _, name = str(error).rstrip("`").rpartition(" - at `$.")
             raise SettingsError(f"{name.upper()}={given[name]!r} is not possible: {what}") from None
-        if any(name.startswith("mysql_") for name in given) and not (settings.mysql_user and settings.mysql_database):
-            raise SettingsError("MYSQL_USER and MYSQL_DATABASE must both be set where one of MYSQL_* is")
-        _ = settings.url  # a wrong one had better be known before anything starts
-        return settings
 
     @property
     def url(self) -> URL:
         """The database's URL, with the driver that this service uses.
 
         Raises:
-            SettingsError: it is not the URL of a file of SQLite or a database of MySQL or MariaDB.
+            SettingsError: it is not the URL of a SQLite file or of a MySQL or MariaDB database.
 
         """
         if self.mysql_user:
-            return URL.create(
-                DRIVERS["mysql"],
-                self.mysql_user,
-                self.mysql_password,
-                self.mysql_host,
-                self.mysql_port,
-                self.mysql_database,
-            )
+            user, password, host = self.mysql_user, self.mysql_password, self.mysql_host
+            return URL.create(DRIVERS["mysql"], user, password, host, self.mysql_port, self.mysql_database)
+        right = "sqlite:///students.db or mysql://user:password@host/name"
         try:
             url = make_url(self.database_url)
         except (ArgumentError, ValueError):
-            right = "sqlite:///students.db or mysql://user:password@host/name"
             raise SettingsError(f"DATABASE_URL is not a database URL such as {right}") from None
+        if any(CONTROL_CHARACTER.search(text) for text in (self.database_url, url.database or "")):
+            raise SettingsError(f"DATABASE_URL contains a control character; expected a URL such as {right}")
         backend = url.get_backend_name()
         if url.drivername not in {backend, DRIVERS.get(backend)} or backend not in DRIVERS:
             raise SettingsError(f"DATABASE_URL starts with {url.drivername}://; expected sqlite, mysql or mariadb")
-        if not url.database or url.database == ":memory:":
-            raise SettingsError("DATABASE_URL names no database that lasts: expected a file, or a name after the host")
+        for problem in _sqlite_problems(url) if backend == "sqlite" else _mysql_problems(url, self.database_url):
+            raise SettingsError(f"DATABASE_URL {problem}")
         return url.set(drivername=DRIVERS[backend])
 
 
-def _read_dotenv() -> dict[str, Any]:
+def _require(condition: object, name: str, value: str, expected: str) -> None:
+    if not condition:
+        raise SettingsError(f"{name.upper()}={value!r} is not possible: expected {expected}")
+
+
+def _is_host(value: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(value))
     try:
-        return dotenv_values(Path(".env"), interpolate=False)
+        name = value.encode("idna").decode("ascii").removesuffix(".")
+    except UnicodeError:
+        return False
+    return len(name) <= 253 and all(HOST_LABEL.fullmatch(label) for label in name.split("."))  # noqa: PLR2004  RFC 1035
+
+
+def _sqlite_problems(url: URL) -> Iterator[str]:
+    path = url.database or ""
+    right = "expected a file, such as sqlite:///students.db or sqlite:////var/lib/students.db"
+    if url.host is not None or url.username is not None:
+        yield f"names a host or a user, which SQLite does not have: {right}"
+    if url.query:
+        yield f"has parameters, which this service does not take for SQLite: {right}; %3F is a ? in the name of a file"
+    if not path.strip() or path == ":memory:":
+        yield f"names no file: {right}"
+    if path != path.strip() or path.startswith(("~", "file:")) or ".." in Path(path).parts:
+        yield f"has blanks around its path, or ~, file: or .. in it, which are not resolved: {right}"
+
+
+def _mysql_problems(url: URL, text: str) -> Iterator[str]:
+    right = "expected mysql://user:password@host/name, with the password percent-encoded"
+    if text.count("@") > (url.username is not None):  # a part of the password would pass for the host or the database
+        yield "contains an unescaped @: percent-encode the password (%40 for @, %2F for /), or use MYSQL_PASSWORD"
+    if not url.database:
+        yield f"names no database: {right}"
+    if not (url.host is None or _is_host(url.host)) or not (url.port is None or 1 <= url.port <= MAX_PORT):
+        yield f"has an impossible host or port: {right}"
+    parameters = text.rpartition("@")[2].partition("?")[2]
+    if parameters and parameters.count("&") + 1 != len(url.query):
+        yield "has an empty or a repeated parameter"
+    for name, value in url.query.items():
+        if name not in MYSQL_PARAMETERS:
+            yield f"has the parameter {name!r}: expected {', '.join(MYSQL_PARAMETERS)}"
+        yield from _tls_problems(name, str(value), url)
+
+
+def _tls_problems(name: str, value: str, url: URL) -> Iterator[str]:
+    if name in TLS_FILES and not (Path(value).is_file() and os.access(value, os.R_OK)):
+        yield f"names {name}={value!r}, which is not a readable file"
+    if (needed := TLS_PAIRS.get(name)) and needed not in url.query:
+        yield f"has the parameter {name}, which does nothing without {needed}"
+    if name == "ssl_check_hostname" and value not in {"true", "false"}:
+        yield f"has {name}={value!r}: expected true or false"
+
+
+def _read_dotenv() -> dict[str, str]:
+    try:
+        text = Path(".env").read_text("utf-8-sig")
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f".env cannot be read: {error}") from None
+    values = {}
+    for binding in parse_stream(StringIO(text)):
+        line = binding.original.string
+        if binding.error or "\n" in line.strip() or (binding.key and binding.value is None):
+            number = binding.original.line + line[: len(line) - len(line.lstrip())].count("\n")
+            raise SettingsError(f".env cannot be read: line {number} is not NAME=value, with every quote closed")
+        if binding.key and binding.value:
+            values[binding.key] = binding.value
+    return values

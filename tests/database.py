@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 from litestar_app.database.config import AlchemyConfig, Timeouts, create_alchemy_config
+from litestar_app.database.writes import Transactions
 from litestar_app.settings import Settings
 
 
@@ -16,3 +18,9 @@ def prepare(database_url: str, timeouts: Timeouts | None = None) -> Iterator[Alc
         yield alchemy
     finally:
         alchemy.get_engine().dispose()
+
+
+def make_transactions(alchemy: AlchemyConfig) -> Transactions:
+    """Make what one thread writes with."""
+    sessions = cast("Any", alchemy.create_session_maker())
+    return Transactions(sessions, alchemy.get_engine(), alchemy.timeouts.lock, alchemy.file)

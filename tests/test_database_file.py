@@ -9,11 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from litestar_app.database.config import AlchemyConfig
-from litestar_app.database.writes import Transactions
 from litestar_app.exceptions import CommitUnknownError, DatabaseFileError
 from tests.conftest import query_sqlite
-from tests.database import prepare
+from tests.database import make_transactions, prepare
 from tests.service import ANANYA, Service
 
 DELETE = text("DELETE FROM students")
@@ -110,10 +108,6 @@ def test_restore_as_documented(tmp_path: Path) -> None:
         service.start()
         assert service.client.get("/students").json() == [{"id": 1, **ANANYA}]
         assert service.client.post("/student", json=ANANYA).json()["id"] == 2
-
-
-def make_transactions(alchemy: AlchemyConfig) -> Transactions:
-    return Transactions(alchemy.create_session_maker(), alchemy.get_engine(), alchemy.timeouts.lock, alchemy.file)
 
 
 def test_file_replaced_during_a_transaction(sqlite_url: str, sqlite_path: Path) -> None:

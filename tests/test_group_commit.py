@@ -42,7 +42,7 @@ def create(name: str) -> Work:
 
 
 async def write_behind(
-    database: Database, works: list[Work], meanwhile: Callable[[list[asyncio.Future[str]]], Awaitable[None]]
+    database: Database, works: list[Work], meanwhile: Callable[[list[asyncio.Task[str]]], Awaitable[None]]
 ) -> list[Any]:
     """Write these while another write is under way, so that they wait together; do something else meanwhile."""
     begun, release = threading.Event(), threading.Event()
@@ -95,7 +95,7 @@ def test_failure_is_its_own_writers(
 
 
 def test_client_that_left_is_not_written(alchemy: AlchemyConfig, names: Callable[[], list[str]]) -> None:
-    async def leave(others: list[asyncio.Future[str]]) -> None:
+    async def leave(others: list[asyncio.Task[str]]) -> None:
         others[0].cancel()
 
     first, gone, a = run(alchemy, [create("Gone"), create("A")], leave)
@@ -104,7 +104,7 @@ def test_client_that_left_is_not_written(alchemy: AlchemyConfig, names: Callable
 
 
 def test_only_client_that_left_is_not_written(alchemy: AlchemyConfig, names: Callable[[], list[str]]) -> None:
-    async def leave(others: list[asyncio.Future[str]]) -> None:
+    async def leave(others: list[asyncio.Task[str]]) -> None:
         others[0].cancel()
 
     assert run(alchemy, [create("Gone")], leave)[0] == "First"

@@ -1,21 +1,38 @@
-"""Settings: where they come from, and what a wrong one says."""
+"""Settings: where they come from, and what is rejected with which line."""
 
 from pathlib import Path
 
 import pytest
 
-from litestar_app.settings import Settings, SettingsError
+from litestar_app.exceptions import SettingsError
+from litestar_app.settings import Settings
+
+PASSWORD = "p@ss:w/rd %25#?&é'\"\\"
+MYSQL = {"MYSQL_USER": "u", "MYSQL_DATABASE": "d"}
 
 
-def test_nothing_needs_to_be_set() -> None:
-    settings = Settings.from_environment({})
+@pytest.fixture
+def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The `.env` of the working directory, not there yet, and an environment without settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.__struct_fields__:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return tmp_path / ".env"
+
+
+def reject(environment: dict[str, str] | None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment(environment)
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment({"PORT": "", "DATABASE_URL": "", "MYSQL_USER": ""})
     assert settings == Settings()
     assert settings.url.render_as_string() == "sqlite+pysqlite:///students.db"
     assert (settings.host, settings.port, settings.log_level, settings.workers) == ("127.0.0.1", 8000, "info", 1)
-
-
-def test_an_empty_variable_is_one_not_set() -> None:
-    assert Settings.from_environment({"PORT": "", "DATABASE_URL": "", "MYSQL_USER": ""}) == Settings()
 
 
 def test_variables_are_read() -> None:
@@ -23,74 +40,239 @@ def test_variables_are_read() -> None:
     assert Settings.from_environment(given) == Settings(host="::", port=80, log_level="warning", workers=2)
 
 
-def test_the_environment_wins_over_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_text("PORT=1111\nHOST=0.0.0.0\nUNRELATED=1\n")
-    monkeypatch.setenv("PORT", "2222")
-    settings = Settings.from_environment()
-    assert (settings.host, settings.port) == ("0.0.0.0", 2222)
+def test_mysql_variables_take_any_password() -> None:
+    given = {**MYSQL, "MYSQL_PASSWORD": PASSWORD, "MYSQL_HOST": "db", "MYSQL_PORT": "3307"}
+    url = Settings.from_environment(given).url
+    assert (url.drivername, url.username, url.password) == ("mysql+pymysql", "u", PASSWORD)
+    assert (url.host, url.port, url.database) == ("db", 3307, "d")
 
 
-def test_a_dotenv_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_bytes(b"HOST=\xff")
-    with pytest.raises(SettingsError, match=r"^\.env cannot be read: "):
-        Settings.from_environment()
+HOSTS = ["0.0.0.0", "::", "::1", "fe80::1%lo", "localhost", "db_1.example.", "a" * 63, "é.example"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_possible_host(host: str) -> None:
+    assert Settings.from_environment({"HOST": host}).host == host
+
+
+BAD_HOSTS = [".", "a..b", "a" * 64, "a b", " ", "a.-b", "h:80", "[::1]", "a\0b", "é" * 64, ".".join(["abcd"] * 51)]
+
+
+@pytest.mark.parametrize("name", ["HOST", "MYSQL_HOST"])
+@pytest.mark.parametrize("host", BAD_HOSTS, ids=ascii)
+def test_impossible_host(name: str, host: str) -> None:
+    expected = f"{name}={host!r} is not possible: expected an IP address or a host name"
+    assert reject({**MYSQL, name: host}) == expected
+
+
+@pytest.mark.parametrize("name", ["PORT", "WORKERS", "MYSQL_PORT"])
+@pytest.mark.parametrize("value", ["http", "1e1", "2.0", " 8", "8 ", "+8", "-8", "1_0", "0x8", "٨", "9" * 5000])
+def test_number_not_in_plain_digits(name: str, value: str) -> None:
+    expected = f"{name}={value!r} is not possible: expected a whole number, in digits only"
+    assert reject({**MYSQL, name: value}) == expected
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("sqlite:////var/lib/students.db", "sqlite+pysqlite:////var/lib/students.db"),
-        ("mysql://u:p@h/d", "mysql+pymysql://u:p@h/d"),
-        ("mysql+pymysql://u:p@h:3307/d", "mysql+pymysql://u:p@h:3307/d"),
-        ("mariadb://u@h/d", "mariadb+pymysql://u@h/d"),
-        ("mysql://u:p%40%2F@h/d", "mysql+pymysql://u:p%40%2F@h/d"),
-    ],
+    ("name", "value", "limit"),
+    [("PORT", "0", ">= 1"), ("PORT", "65536", "<= 65535"), ("WORKERS", "65", "<= 64"), ("MYSQL_PORT", "0", ">= 1")],
 )
-def test_a_url_gets_the_driver_of_this_service(url: str, expected: str) -> None:
+def test_number_out_of_range(name: str, value: str, limit: str) -> None:
+    assert reject({**MYSQL, name: value}) == f"{name}='{value}' is not possible: Expected `int` {limit}"
+
+
+def test_log_level_that_does_not_exist() -> None:
+    expected = "LOG_LEVEL='Warn' is not possible: expected one of critical, error, warning, info, debug"
+    assert reject({"LOG_LEVEL": "Warn"}) == expected
+
+
+URLS = [
+    ("sqlite:///students.db", "sqlite+pysqlite:///students.db"),
+    ("sqlite:///sub/x.db", "sqlite+pysqlite:///sub/x.db"),
+    ("sqlite:////var/lib/a b%3F..db", "sqlite+pysqlite:////var/lib/a b%3F..db"),
+    ("mysql://u:p@h/d", "mysql+pymysql://u:p@h/d"),
+    ("mysql+pymysql://u:p@h:3307/d", "mysql+pymysql://u:p@h:3307/d"),
+    ("mariadb://u@[::1]:3307/d", "mariadb+pymysql://u@[::1]:3307/d"),
+    ("mysql://u:p%40%2F@h/d", "mysql+pymysql://u:p%40%2F@h/d"),
+    ("mysql://u:p?w/:@h/d", "mysql+pymysql://u:p%3Fw%2F%3A@h/d"),
+    ("mysql://u@/d?unix_socket=/run/x.sock", "mysql+pymysql://u@/d?unix_socket=%2Frun%2Fx.sock"),
+]
+
+
+@pytest.mark.parametrize(("url", "expected"), URLS)
+def test_url_gets_the_driver_of_this_service(url: str, expected: str) -> None:
     settings = Settings.from_environment({"DATABASE_URL": url})
     assert settings.url.render_as_string(hide_password=False) == expected
 
 
-PASSWORD = "p@ss:w/rd %25#?&é'\"\\"
-
-
-def test_the_parts_of_the_tutorial_make_a_url_with_any_password() -> None:
-    given = {
-        "MYSQL_USER": "root", "MYSQL_PASSWORD": PASSWORD, "MYSQL_HOST": "db", "MYSQL_PORT": "3307",
-        "MYSQL_DATABASE": "college",
-    }  # fmt: skip
-    url = Settings.from_environment(given).url
-    assert (url.drivername, url.username, url.password) == ("mysql+pymysql", "root", PASSWORD)
-    assert (url.host, url.port, url.database) == ("db", 3307, "college")
-
-
-WRONG = [
-    ({"PORT": "0"}, "PORT='0' is not possible: Expected `int` >= 1"),
-    ({"PORT": "65536"}, "PORT='65536' is not possible: Expected `int` <= 65535"),
-    ({"PORT": "http"}, "PORT='http' is not possible: Expected `int`, got `str`"),
-    ({"LOG_LEVEL": "loud"}, "LOG_LEVEL='loud' is not possible: Invalid enum value 'loud'"),
-    ({"WORKERS": "0"}, "WORKERS='0' is not possible: Expected `int` >= 1"),
-    ({"MYSQL_PORT": "x", "MYSQL_USER": "u", "MYSQL_DATABASE": "d"}, "MYSQL_PORT='x' is not possible: "),
-    ({"MYSQL_HOST": "h"}, "MYSQL_USER and MYSQL_DATABASE must both be set where one of MYSQL_* is"),
-    ({"MYSQL_USER": "u"}, "MYSQL_USER and MYSQL_DATABASE must both be set where one of MYSQL_* is"),
-    ({"MYSQL_USER": "u", "DATABASE_URL": "sqlite:///x"}, "DATABASE_URL and MYSQL_* are both set; keep one of them"),
-    ({"DATABASE_URL": "students.db"}, "DATABASE_URL is not a database URL such as sqlite:///students.db"),
-    ({"DATABASE_URL": "mysql://u:secret@h:port/d"}, "DATABASE_URL is not a database URL such as sqlite:///students.db"),
-    ({"DATABASE_URL": "postgresql://u:secret@h/d"}, "DATABASE_URL starts with postgresql://; expected sqlite, mysql"),
-    ({"DATABASE_URL": "sqlite+aiosqlite:///x"}, "DATABASE_URL starts with sqlite+aiosqlite://; expected sqlite, mysql"),
-    ({"DATABASE_URL": "mysql://u:secret@h"}, "DATABASE_URL names no database that lasts"),
-    ({"DATABASE_URL": "sqlite://"}, "DATABASE_URL names no database that lasts"),
-    ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL names no database that lasts"),
+BAD_URLS = [
+    ("students.db", "is not a database URL such as sqlite:///students.db"),
+    ("mysql://u:secret@h:port/d", "is not a database URL"),
+    ("postgresql://u:secret@h/d", "starts with postgresql://; expected sqlite, mysql or mariadb"),
+    ("sqlite+aiosqlite:///x", "starts with sqlite+aiosqlite://; expected"),
+    ("sqlite://", "names no file: expected a file, such as sqlite:///students.db or sqlite:////var/lib"),
+    ("sqlite:///", "names no file: expected a file"),
+    ("sqlite:///%20", "names no file: expected a file"),
+    ("sqlite:///:memory:", "names no file: expected a file"),
+    ("sqlite:///x.db?uri=true", "has parameters, which this service does not take for SQLite: expected a file"),
+    ("sqlite:///x.db?mode=memory", "has parameters"),
+    ("sqlite:///x.db?check_same_thread=false", "has parameters"),
+    ("sqlite:///x.db?foo=bar", "has parameters"),
+    ("sqlite://host/x.db", "names a host or a user, which SQLite does not have: expected a file"),
+    ("sqlite://u:secret@/x.db", "names a host or a user"),
+    ("sqlite:///x/../students.db", "has blanks around its path, or ~, file: or .. in it"),
+    ("sqlite:///file:students.db", "has blanks around its path, or ~, file: or .. in it"),
+    ("sqlite:///~/x.db", "has blanks around its path, or ~, file: or .. in it"),
+    ("sqlite:///students.db ", "has blanks around its path, or ~, file: or .. in it"),
+    ("sqlite:///a\nb", "contains a control character; expected a URL such as"),
+    ("sqlite:///a%00b", "contains a control character"),
+    ("sqlite:///a\udcffb", "contains a control character"),
+    ("mysql://u:secret@h", "names no database: expected mysql://user:password@host/name"),
+    ("mysql://u:secret@a..b/d", "has an impossible host or port: expected mysql://"),
+    ("mysql://u:secret@h:0/d", "has an impossible host or port"),
+    ("mysql://u:secret@h:65536/d", "has an impossible host or port"),
+    ("mysql://u:secret@h/d?charset=latin1", "has the parameter 'charset': expected ssl_ca, ssl_cert, ssl_key, "),
+    ("mysql://u:secret@h/d?read_timeout=1", "has the parameter 'read_timeout'"),
+    ("mysql://u:secret@h/d?ssl_verify_cert=true", "has the parameter 'ssl_verify_cert'"),
+    ("mysql://u:secret@h/d?password=secret", "has the parameter 'password'"),
+    ("mysql://u:secret@h/d?ssl_ca=", "has an empty or a repeated parameter"),
+    ("mysql://u:secret@h/d?ssl_ca=a&ssl_ca=b", "has an empty or a repeated parameter"),
+    ("mysql://u:secret@h/d?ssl_ca=/nowhere.pem", "names ssl_ca='/nowhere.pem', which is not a readable file"),
+    ("mysql://u:secret@h/d?ssl_cert=/", "names ssl_cert='/', which is not a readable file"),
+    (f"mysql://u:secret@h/d?ssl_key={__file__}", "has the parameter ssl_key, which does nothing without ssl_cert"),
+    ("mysql://u:secret@h/d?ssl_check_hostname=true", "has the parameter ssl_check_hostname, which does nothing "),
+    (f"mysql://u:secret@h/d?ssl_ca={__file__}&ssl_check_hostname=1", "has ssl_check_hostname='1': expected true or"),
 ]
 
 
-@pytest.mark.parametrize(("given", "says"), WRONG, ids=lambda value: str(value)[:40])
-def test_a_wrong_value_is_one_line_that_names_the_variable(given: dict[str, str], says: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        Settings.from_environment(given)
-    message = str(caught.value)
-    assert message.startswith(says)
-    assert "\n" not in message
+@pytest.mark.parametrize(("url", "says"), BAD_URLS, ids=ascii)
+def test_url_that_is_rejected(url: str, says: str) -> None:
+    message = reject({"DATABASE_URL": url})
+    assert message.startswith(f"DATABASE_URL {says}")
     assert "secret" not in message
+
+
+def test_tls_parameters_reach_the_driver(tmp_path: Path) -> None:
+    pem = tmp_path / "a.pem"
+    pem.touch()
+    query = {"ssl_ca": str(pem), "ssl_cert": str(pem), "ssl_key": str(pem), "ssl_check_hostname": "false"}
+    given = "&".join(f"{name}={value}" for name, value in query.items())
+    url = Settings.from_environment({"DATABASE_URL": f"mysql://u:p@h/d?{given}"}).url
+    assert url.query == query
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    assert arguments["ssl"] == {"ca": str(pem), "cert": str(pem), "key": str(pem), "check_hostname": False}
+
+
+UNESCAPED = [
+    "mysql://u:abcd@efgh/ijkl@h/x",
+    "mysql://u:abcd@efgh@h/x",
+    "mysql://u/abcd:efgh@h/x",
+    "mysql://u:abcd@efgh:3306/ijkl@h",
+    "mysql://u:abcd@efgh?ijkl=mnop@h/x",
+    "mysql://abcd:efgh",
+]
+
+
+@pytest.mark.parametrize("url", UNESCAPED)
+def test_unescaped_password_is_rejected_and_never_shown(url: str) -> None:
+    message = reject({"DATABASE_URL": url})
+    assert message.startswith("DATABASE_URL ")
+    assert ("percent-encode the password" in message) == ("@" in url)
+    assert not any(piece in message for piece in ("abcd", "efgh", "ijkl", "mnop"))
+
+
+INCOMPLETE = "MYSQL_USER and MYSQL_DATABASE must both be set when any MYSQL_* variable is"
+TWO = "DATABASE_URL and MYSQL_* are both set; keep one of them"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"MYSQL_HOST": "h"}, INCOMPLETE),
+        ({"MYSQL_USER": "u"}, INCOMPLETE),
+        ({"MYSQL_DATABASE": "d", "MYSQL_PASSWORD": "p"}, INCOMPLETE),
+        ({"MYSQL_PASSWORD": "p", "DATABASE_URL": "sqlite:///x"}, TWO),
+    ],
+)
+def test_database_named_by_halves_or_twice(given: dict[str, str], says: str) -> None:
+    assert reject(given) == says
+
+
+SOURCES = [
+    ("PORT=1\nHOST=h", {"PORT": "2"}, Settings(host="h", port=2)),
+    ("PORT=1", {"PORT": ""}, Settings(port=1)),
+    ("DATABASE_URL=sqlite:///x", MYSQL, Settings(mysql_user="u", mysql_database="d")),
+    ("MYSQL_USER=u\nMYSQL_DATABASE=d", {"DATABASE_URL": "sqlite:///x"}, Settings(database_url="sqlite:///x")),
+    ("MYSQL_USER=u", {"MYSQL_DATABASE": "d"}, Settings(mysql_user="u", mysql_database="d")),
+    ("MYSQL_USER=u\nMYSQL_DATABASE=d", {"DATABASE_URL": ""}, Settings(mysql_user="u", mysql_database="d")),
+]
+
+
+@pytest.mark.parametrize(("lines", "environment", "expected"), SOURCES)
+def test_environment_wins_over_dotenv(
+    dotenv: Path, monkeypatch: pytest.MonkeyPatch, lines: str, environment: dict[str, str], expected: Settings
+) -> None:
+    dotenv.write_text(lines)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_environment() == expected
+
+
+def test_database_named_twice_in_dotenv(dotenv: Path) -> None:
+    dotenv.write_text("DATABASE_URL=sqlite:///x\nMYSQL_USER=u\nMYSQL_DATABASE=d")
+    assert reject(None) == TWO
+
+
+QUOTING = [
+    ("a b", "a b"),
+    ("a$b${HOME}", "a$b${HOME}"),
+    (r"a\nb", r"a\nb"),
+    ("a#b", "a#b"),
+    ("a #b", "a"),
+    ("' a #b '", " a #b "),
+    (r"'a\\b\'c\n'", r"a\b'c\n"),
+    (r'"a\\b\"c"', r'a\b"c'),
+]
+
+
+@pytest.mark.parametrize(("written", "password"), QUOTING)
+def test_quoting_in_dotenv(dotenv: Path, written: str, password: str) -> None:
+    """What docs/operating.md says about quotes."""
+    dotenv.write_text(f"MYSQL_PASSWORD={written}\nMYSQL_USER=u\nMYSQL_DATABASE=d\n")
+    assert Settings.from_environment().mysql_password == password
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"# comment\r\n\r\n", b"UNRELATED=1\n", b"export "])
+def test_dotenv_is_read(dotenv: Path, start: bytes) -> None:
+    dotenv.write_bytes(start + b"PORT=1\r\n")
+    assert Settings.from_environment() == Settings(port=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        ("PORT='1", 3),
+        ('PORT="1\nHOST=h', 3),
+        ("PORT='1\nHOST='h'", 3),
+        ("UNRELATED='1\nPORT=2\nEND='", 3),
+        ("\n\nPORT=1'\n'HOST", 6),
+        ("=1", 3),
+        ("PORT 1", 3),
+        ("PORT: 1", 3),
+        ("PORT", 3),
+        ("PORT='1' 2", 3),
+    ],
+)
+def test_unreadable_line_of_dotenv(dotenv: Path, line: str, number: int) -> None:
+    dotenv.write_text(f"\nDATABASE_URL=sqlite:///x\n{line}\n")
+    expected = f".env cannot be read: line {number} is not NAME=value, with every quote closed"
+    assert reject(None) == expected
+
+
+def test_dotenv_that_is_not_text(dotenv: Path) -> None:
+    dotenv.write_bytes(b"HOST=\xff")
+    assert reject(None).startswith(".env cannot be read: 'utf-8' codec can't decode byte")
+
+
+def test_dotenv_that_is_a_directory(dotenv: Path) -> None:
+    dotenv.mkdir()
+    assert reject(None).startswith(".env cannot be read: ")

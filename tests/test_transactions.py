@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, text
@@ -15,7 +16,7 @@ from litestar_app.database.config import AlchemyConfig, Timeouts
 from litestar_app.database.writes import Transactions
 from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError
 from tests.conftest import Rows
-from tests.database import prepare
+from tests.database import make_transactions, prepare
 
 INSERT = text("INSERT INTO students (name, department, cgpa) VALUES (:name, 'CSE', 8.9)")
 DEFERRED = "CREATE TABLE child (id INTEGER REFERENCES students (id) DEFERRABLE INITIALLY DEFERRED)"
@@ -34,10 +35,6 @@ def transactions(alchemy: AlchemyConfig) -> Iterator[Transactions]:
     transactions = make_transactions(alchemy)
     yield transactions
     transactions.close()
-
-
-def make_transactions(alchemy: AlchemyConfig) -> Transactions:
-    return Transactions(alchemy.create_session_maker(), alchemy.get_engine(), alchemy.timeouts.lock, alchemy.file)
 
 
 @pytest.fixture
@@ -74,7 +71,7 @@ def violate_at_commit(session: Session) -> None:
 def cut_during_commit(alchemy: AlchemyConfig) -> Iterator[None]:
     """Cut the connection to MySQL whenever a COMMIT is about to be sent."""
 
-    def cut(connection: Connection) -> None:
+    def cut(connection: Any) -> None:
         connection.connection.dbapi_connection._force_close()  # noqa: SLF001
 
     event.listen(alchemy.get_engine(), "commit", cut)
@@ -231,7 +228,7 @@ def test_lock_fails_the_whole_group_at_once(
 
 def test_lock_ends_a_group_that_was_split(transactions: Transactions, names: Names) -> None:
     """Once one of a split group has waited for a lock in vain, those behind it are not begun."""
-    begun = []
+    begun: list[Session] = []
     outcomes = transactions.run([fail(ZeroDivisionError()), fail(RetryTransactionError()), begun.append])
     assert kinds(outcomes) == [ZeroDivisionError, RetryTransactionError, RetryTransactionError]
     assert (begun, names()) == ([], [])

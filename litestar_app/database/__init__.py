@@ -106,12 +106,16 @@ class Database:
     @asynccontextmanager
     async def open(self, _app: object = None) -> AsyncIterator[None]:
         """Start the threads; at the end finish what has begun, within `timeouts.close`, and close the connections."""
-        if self._file is not None:
-            self._file.open(self._engine)
-        for threads in (self._readers, self._pinger, self._writers):
-            threads.start()
-        groups = asyncio.create_task(self._group_commit.run()) if self._group_commit else None
+        groups: asyncio.Task[None] | None = None
         try:
+            if self._file is not None:
+                self._file.open(self._engine)
+            if self._loop_reader is not None:
+                self._loop_reader.connect()
+            for threads in (self._readers, self._pinger, self._writers):
+                threads.start()
+            if self._group_commit is not None:
+                groups = asyncio.create_task(self._group_commit.run())
             yield
         finally:
             deadline = time.monotonic() + self._timeouts.close

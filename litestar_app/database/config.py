@@ -32,6 +32,8 @@ class Timeouts(Struct, frozen=True):
     """For a lock that another process or session holds; and how long a unit of work is retried."""
     queue: float = 10
     """For a thread that is free."""
+    socket: float = 10
+    """For MySQL to respond, after which it counts as hung."""
     ready: float = 2
     """For the response to a ping."""
     close: float = 10
@@ -123,10 +125,11 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
     """
     timeouts = timeouts or Timeouts()
     is_sqlite = settings.url.get_backend_name() == "sqlite"
-    backend = sqlite if is_sqlite else mysql
     config = AlchemyConfig(
         connection_string=settings.url.render_as_string(hide_password=False),
-        engine_config=backend.engine_config(POOL_SIZE, timeouts.lock),
+        engine_config=sqlite.engine_config(POOL_SIZE, timeouts.lock)
+        if is_sqlite
+        else mysql.engine_config(POOL_SIZE, timeouts.lock, timeouts.socket),
         # its listeners cost a tenth of a write, and nothing here uses what they do
         session_config=SyncSessionConfig(
             autoflush=False, expire_on_commit=False, info={"enable_cache_listener": False}

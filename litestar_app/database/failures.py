@@ -58,7 +58,7 @@ MYSQL = {
         1317, 1969, 3024,  # interrupted
     ], Failure.OUTAGE),
     **dict.fromkeys([
-        1044, 1045, 1142, 1143, 1227, 1251, 1698, 2054, 2059, 2061,  # access
+        1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2054, 2059, 2061, 3118, 3159, 4151,  # access
         1049,  # no such database
     ], Failure.REFUSED),
     **dict.fromkeys([

@@ -12,19 +12,17 @@ POOL_RECYCLE = 1800
 """Seconds after which a connection is replaced: less than a server's wait_timeout commonly is."""
 CONNECT_TIMEOUT = 5
 """Seconds that opening the socket may take."""
-SOCKET_TIMEOUT = 10
-"""Seconds that a server may take to respond, after which it counts as hung."""
 
 
-def engine_config(pool_size: int, lock_timeout: float) -> EngineConfig:
+def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float) -> EngineConfig:
     """Configure the engine; a statement waits `lock_timeout` seconds, at least one, for a lock of another session."""
     seconds = max(1, round(lock_timeout))
     return EngineConfig(
         connect_args={
             "charset": "utf8mb4",
             "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": SOCKET_TIMEOUT,
-            "write_timeout": SOCKET_TIMEOUT,
+            "read_timeout": socket_timeout,
+            "write_timeout": socket_timeout,
             "init_command": "SET SESSION sql_mode='TRADITIONAL', "
             f"innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}",
         },

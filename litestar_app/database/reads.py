@@ -7,9 +7,11 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import Connection, Engine, Select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from litestar_app.database.failures import is_lost
+from litestar_app.database.failures import Failure, classify, is_lost
 from litestar_app.database.sqlite import DatabaseFile
 
+MAX_CHECK_AGE = 0.1
+"""Seconds for which the event loop trusts the last look at the database file."""
 RETRY_WITHIN = 1.0
 """Seconds within which a read that has lost its connection is retried; later than that the server hangs."""
 
@@ -57,6 +59,8 @@ class Reader:
         try:
             return self._execute(statement, values)
         except Exception as error:
+            if classify(error) is Failure.CONTENTION:  # the connection is whole, and to open another can block
+                raise
             self.close()
             if not is_lost(error) or time.monotonic() - began > RETRY_WITHIN:
                 raise
@@ -75,8 +79,8 @@ class Reader:
 
     def _execute(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         if self._file is not None:
-            self._file.check()
-        connection = self._connection or self._connect()
+            self._file.check(0 if self._waits else MAX_CHECK_AGE)
+        connection = self._connection or self.connect()
         if (compiled := self._compiled.get(statement)) is None:
             return connection.execute(statement, values).all()
         parameters = {**compiled.defaults, **values}
@@ -88,7 +92,8 @@ class Reader:
         finally:
             cursor.close()
 
-    def _connect(self) -> Connection:
+    def connect(self) -> Connection:
+        """Open the connection, which takes long where the file is locked; the first read does it where nobody has."""
         connection = self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         if not self._waits:
             connection.exec_driver_sql("PRAGMA busy_timeout=0")

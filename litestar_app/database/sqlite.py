@@ -1,9 +1,11 @@
 """SQLite: how its connections are set up, which tables can be served, and the file under a running service."""
 
 import logging
+import math
 import os
 import sqlite3
 import threading
+import time
 from typing import Any
 
 from advanced_alchemy.extensions.litestar import EngineConfig
@@ -38,6 +40,7 @@ class DatabaseFile:
         self._opened: list[tuple[int, int] | None] = []
         self._anchor: Connection | None = None
         self._is_lost = threading.Lock()
+        self._checked = -math.inf
 
     def open(self, engine: Engine) -> None:
         """Keep a connection open, so that nobody deletes the log by closing the last one, and remember both files."""
@@ -54,12 +57,20 @@ class DatabaseFile:
             self._anchor = None
         self._opened = []
 
-    def check(self) -> None:
-        """Raise DatabaseFileError once the file or its log is not the one that was opened."""
-        if self._opened and (self._is_lost.locked() or self._opened != [_identify(self._path), _identify(self._log)]):
+    def check(self, max_age: float = 0) -> None:
+        """Raise DatabaseFileError once the file or its log is not the one that was opened.
+
+        To look costs as much as to read a student; a look not older than `max_age` seconds counts.
+        """
+        now = time.monotonic()
+        if not self._opened or now < self._checked + max_age:
+            return
+        if self._is_lost.locked() or self._opened != [_identify(self._path), _identify(self._log)]:
+            self._checked = -math.inf
             if self._is_lost.acquire(blocking=False):
                 self._report()
             raise DatabaseFileError(f"{self._path} or its -wal is not the file that was opened")
+        self._checked = now
 
     def _report(self) -> None:
         """Save what the deleted log of an untouched file still holds, and say what to do."""

@@ -1,8 +1,12 @@
 """Health, as a supervisor or a load balancer asks for it."""
 
+from typing import Annotated
+
 from litestar import Controller, HttpMethod, route
 from litestar.di import NamedDependency
-from msgspec import Struct
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import Example
+from msgspec import Meta, Struct
 
 from litestar_app.database import Database
 from litestar_app.http.problems import problem_responses
@@ -13,7 +17,15 @@ READ = [HttpMethod.GET, HttpMethod.HEAD]
 class Health(Struct):
     """The state of the service."""
 
-    message: str
+    message: Annotated[str, Meta(description="live or ready", examples=["live", "ready"])]
+
+
+READY = ResponseSpec(
+    Health,
+    description="The database responds",
+    examples=[Example(value=Health("ready"))],
+    generate_examples=False,
+)
 
 
 class HealthController(Controller):
@@ -22,7 +34,14 @@ class HealthController(Controller):
     path = "/health"
     tags = ("health",)
 
-    @route("/live", http_method=READ, status_code=200, summary="Is the process up?", responses=problem_responses(400))
+    @route(
+        "/live",
+        http_method=READ,
+        status_code=200,
+        summary="Is the process up?",
+        response_description="The process is up",
+        responses=problem_responses(400),
+    )
     async def get_liveness(self) -> Health:
         """Respond as long as the process does."""
         return Health("live")
@@ -32,7 +51,7 @@ class HealthController(Controller):
         http_method=READ,
         status_code=200,
         summary="Does the database respond?",
-        responses=problem_responses(400),
+        responses={200: READY, **problem_responses(400)},
     )
     async def get_readiness(self, database: NamedDependency[Database]) -> Health:
         """Respond 200 while the database does, and 503 while it does not."""

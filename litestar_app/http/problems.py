@@ -60,26 +60,53 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
     ),
 }
 
+DETAILS = {
+    400: "query parameter 'x': not one of this route's (none)",
+    404: PROBLEMS[StudentNotFoundError][1],
+    409: PROBLEMS[ConstraintError][1],
+    412: PROBLEMS[PreconditionFailedError][1],
+    413: "The body is over 1048576 bytes",
+    415: "Expected a body with Content-Type: application/json, in UTF-8",
+    422: PROBLEMS[InvalidBodyError][1],
+    500: "A defect of this service; its log has the details under 6f1c0d2e",
+    503: PROBLEMS[DatabaseUnavailableError][1],
+}
+"""What the documentation shows of each status."""
+
 
 class FieldProblem(Struct):
     """One problem of a body."""
 
     pointer: Annotated[str, Meta(description="where, as a JSON Pointer (RFC 6901)", examples=["/cgpa"])]
-    detail: Annotated[str, Meta(examples=["expected a number from 0 to 10"])]
+    detail: Annotated[str, Meta(description="what is expected there", examples=["expected a number from 0 to 10"])]
 
 
 class Problem(Struct, omit_defaults=True):
     """A problem document (RFC 9457)."""
 
-    type: Annotated[str, Meta(description="always about:blank: the status says what kind it is")]
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldProblem] | UnsetType = UNSET
-    total_errors: (
-        Annotated[int, Meta(description="how many problems there are, where errors lists only some")] | UnsetType
+    type: Annotated[
+        str, Meta(description="always about:blank: the status says what kind it is", examples=["about:blank"])
+    ]
+    title: Annotated[str, Meta(description="the name of the status", examples=["Not Found"])]
+    status: Annotated[int, Meta(description="the status of the response", examples=[404])]
+    detail: Annotated[str, Meta(description="what is wrong, and what would be right", examples=["Student not found"])]
+    errors: (
+        Annotated[
+            list[FieldProblem],
+            Meta(
+                description="every problem of the body",
+                examples=[[{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}]],
+            ),
+        ]
+        | UnsetType
     ) = UNSET
-    request_id: Annotated[str, Meta(description="what the log has the details under")] | UnsetType = UNSET
+    total_errors: (
+        Annotated[int, Meta(description="how many problems there are, where errors lists only some", examples=[250])]
+        | UnsetType
+    ) = UNSET
+    request_id: (
+        Annotated[str, Meta(description="what the log has the details under", examples=["6f1c0d2e"])] | UnsetType
+    ) = UNSET
 
 
 def make_problem(status: int, detail: str) -> Problem:
@@ -140,29 +167,22 @@ def _describe(message: str, key: str = "", source: str = "request") -> str:
     return f"query parameter {key!r}: {message}"
 
 
-def problem_responses(*statuses: int) -> dict[int, ResponseSpec]:
-    """Document the problem documents that a route may respond with, beside a 500 and a 503."""
-    has_body = 415 in statuses  # noqa: PLR2004  a status reads best as its number
-    unreadable = "The body is not JSON: Input data was truncated" if has_body else "query parameter 'x': not one of ..."
-    return {status: _document_problem(status, unreadable) for status in (*statuses, 500, 503)}
+def problem_responses(*statuses: int, details: dict[int, str] | None = None) -> dict[int, ResponseSpec]:
+    """Document the problem documents that a route may respond with, beside a 500 and a 503.
+
+    What `details` does not have stands in DETAILS, as fits a route without query parameters and without a body.
+    """
+    details = DETAILS | (details or {})
+    return {status: _document_problem(status, details[status]) for status in (*statuses, 500, 503)}
 
 
-def _document_problem(status: int, unreadable: str) -> ResponseSpec:
-    detail = {
-        400: unreadable,
-        404: PROBLEMS[StudentNotFoundError][1],
-        409: PROBLEMS[ConstraintError][1],
-        412: PROBLEMS[PreconditionFailedError][1],
-        413: "The body is over 1048576 bytes",
-        415: "Expected a body with Content-Type: application/json, in UTF-8",
-        422: PROBLEMS[InvalidBodyError][1],
-        500: "A defect of this service; its log has the details under 6f1c0d2e",
-        503: PROBLEMS[DatabaseUnavailableError][1],
-    }[status]
+def _document_problem(status: int, detail: str) -> ResponseSpec:
     problem = make_problem(status, detail)
     if status == 422:  # noqa: PLR2004  a status reads best as its number
         problem.errors = [FieldProblem("/cgpa", "expected a number from 0 to 10")]
-    example = Example("problem", value=problem)
+    if status == 500:  # noqa: PLR2004
+        problem.request_id = "6f1c0d2e"
+    example = Example(value=problem)  # without an id, which Litestar would write into the document
     return ResponseSpec(
         Problem, description=problem.title, media_type=PROBLEM_JSON, examples=[example], generate_examples=False
     )

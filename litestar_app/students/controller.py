@@ -1,18 +1,20 @@
 """The routes of the students."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from litestar import Controller, HttpMethod, Response, delete, patch, post, put, route
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
 
-from litestar_app.exceptions import StudentNotFoundError
+from litestar_app.exceptions import KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
 from litestar_app.http.parameters import is_plain_integer
-from litestar_app.http.problems import problem_responses
+from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import StudentService
 
@@ -30,8 +32,20 @@ Key = Annotated[
         description="the same key with the same body returns the first response again, for 24 hours",
     ),
 ]
-ETAG = ResponseHeader("ETag", description="the version of the student", documentation_only=True)
-LOCATION = ResponseHeader("Location", description="the path of the new student", documentation_only=True)
+# Of a header that is only documented, the value says that it is a string.
+ETAG = ResponseHeader(
+    "ETag",
+    documentation_only=True,
+    value="",
+    description="the version of the student",
+    example='"33c00e7dc6ec343591bbd6e5"',
+)
+LOCATION = ResponseHeader(
+    "Location", documentation_only=True, value="", description="the path of the new student", example="/student/1"
+)
+# What the documentation shows of a body that cannot be read.
+BODY = {400: "The body is not JSON: Input data was truncated"}
+PATCH_TYPES = "Expected a body with Content-Type: application/merge-patch+json or application/json, in UTF-8"
 
 
 class CreateDTO(BodyDTO[StudentCreate]):
@@ -50,13 +64,30 @@ class PatchDTO(BodyDTO[StudentPatch]):
     media_types = ("application/merge-patch+json", "application/json")
 
 
+@dataclass
+class PatchOperation(Operation):
+    """Documents both media types of PATCH; Litestar knows one for a body."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.request_body, RequestBody):
+            (content,) = self.request_body.content.values()
+            self.request_body.content = dict.fromkeys(PatchDTO.media_types, content)
+
+
 class StudentController(Controller):
     """Create, read, update and delete students."""
 
     tags = ("students",)
     return_dto = None
 
-    @route("/students", http_method=READ, status_code=200, summary="List students", responses=problem_responses(400))
+    @route(
+        "/students",
+        http_method=READ,
+        status_code=200,
+        summary="List students",
+        response_description="The students of the page; an empty array past the end",
+        responses=problem_responses(400, details={400: "query parameter 'limit': expected an integer, got 'ten'"}),
+    )
     async def list_students(
         self, students: NamedDependency[StudentService], limit: Limit = 100, offset: Offset = 0
     ) -> list[StudentRead]:
@@ -67,7 +98,8 @@ class StudentController(Controller):
         "/student",
         dto=CreateDTO,
         summary="Create a student",
-        responses=problem_responses(400, 409, 413, 415, 422),
+        response_description="The student as stored",
+        responses=problem_responses(400, 409, 413, 415, 422, details={**BODY, 409: PROBLEMS[KeyInUseError][1]}),
         response_headers=[LOCATION, ETAG],
     )
     async def create_student(
@@ -82,7 +114,8 @@ class StudentController(Controller):
         http_method=READ,
         status_code=200,
         summary="Get a student",
-        responses={304: ResponseSpec(None, description="Not Modified"), **problem_responses(400, 404)},
+        response_description="The student",
+        responses={304: ResponseSpec(None, description="The client has this version"), **problem_responses(400, 404)},
         response_headers=[ETAG],
     )
     async def get_student(
@@ -99,7 +132,8 @@ class StudentController(Controller):
         "/student/{student_id:str}",
         dto=UpdateDTO,
         summary="Replace a student",
-        responses=problem_responses(400, 404, 409, 412, 413, 415, 422),
+        response_description="The student as replaced",
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details=BODY),
         response_headers=[ETAG],
     )
     async def update_student(
@@ -115,8 +149,10 @@ class StudentController(Controller):
     @patch(
         "/student/{student_id:str}",
         dto=PatchDTO,
+        operation_class=PatchOperation,
         summary="Change a student",
-        responses=problem_responses(400, 404, 409, 412, 413, 415, 422),
+        response_description="The student as changed",
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
         response_headers=[ETAG],
     )
     async def patch_student(
@@ -133,6 +169,7 @@ class StudentController(Controller):
         "/student/{student_id:str}",
         status_code=200,
         summary="Delete a student",
+        response_description="The student is deleted",
         responses=problem_responses(400, 404, 409, 412),
     )
     async def delete_student(

@@ -25,6 +25,9 @@ _TEXT_RULE = (
 Name = Annotated[str, Meta(pattern=_TEXT, description=_TEXT_RULE, examples=["Ananya"])]
 Department = Annotated[str, Meta(pattern=_TEXT, description=_TEXT_RULE, examples=["CSE"])]
 Cgpa = Annotated[float, Meta(ge=0, le=10, description="a number from 0 to 10", examples=[8.9])]
+GivenId = Annotated[
+    int, Meta(description="the id in the path, or none", examples=[1], extra_json_schema={"readOnly": True})
+]
 
 
 class StudentCreate(Struct, forbid_unknown_fields=True):
@@ -43,7 +46,7 @@ class StudentCreate(Struct, forbid_unknown_fields=True):
 class StudentUpdate(StudentCreate, forbid_unknown_fields=True):
     """All of a student, as a replacement; it may repeat the id of its path."""
 
-    id: Annotated[int, Meta(description="the id in the path, or none", examples=[1])] | UnsetType = UNSET
+    id: GivenId | UnsetType = UNSET
 
 
 class StudentPatch(Struct, forbid_unknown_fields=True):
@@ -74,7 +77,7 @@ class StudentRead(Struct):
 class Message(Struct):
     """A text for a person."""
 
-    message: str
+    message: Annotated[str, Meta(description="what was done", examples=["Student deleted successfully"])]
 
 
 def etag(student: StudentRead) -> str:

@@ -1,0 +1,375 @@
+"""The OpenAPI document: valid for three validators, true of the service, and fit for generated clients."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from tests.service import ANANYA, serve_database
+
+PROBLEM_JSON = "application/problem+json"
+PYTHON_CLIENT = """
+import json
+import sys
+
+from student_client import Client
+from student_client.api.health import get_readiness
+from student_client.api.students import create_student, delete_student, get_student, list_students, patch_student
+from student_client.models import StudentCreate, StudentPatch
+
+with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
+    ananya = StudentCreate(name="Ananya", department="CSE", cgpa=8.9)
+    created = create_student.sync_detailed(client=client, body=ananya, idempotency_key="7f3a")
+    student_id, etag = created.parsed.id, created.headers["ETag"]
+    json.dump(
+        [
+            created.parsed.to_dict(),
+            get_student.sync(student_id, client=client).to_dict(),
+            [student.to_dict() for student in list_students.sync(client=client, limit=10)],
+            patch_student.sync(student_id, client=client, body=StudentPatch(cgpa=9.1), if_match=etag).to_dict(),
+            create_student.sync(client=client, body=StudentCreate("Ravi", "ECE", 95)).to_dict(),
+            delete_student.sync(student_id, client=client).to_dict(),
+            get_readiness.sync(client=client).to_dict(),
+        ],
+        sys.stdout,
+    )
+"""
+TYPESCRIPT_CLIENT = """
+import type { components, operations, paths } from "./schema.js";
+
+declare const process: { argv: string[] };
+const [url] = process.argv.slice(2);
+
+const ananya: paths["/student"]["post"]["requestBody"]["content"]["application/json"] = {
+  name: "Ananya", department: "CSE", cgpa: 8.9,
+};
+const patch: components["schemas"]["StudentPatch"] = { cgpa: 9.1 };
+// @ts-expect-error  a misspelt field does not compile
+const misspelt: components["schemas"]["StudentPatch"] = { cpga: 9.1 };
+// @ts-expect-error  nor does a body without one of its fields
+const incomplete: components["schemas"]["StudentCreate"] = { name: "Ananya", department: "CSE" };
+
+const created = await fetch(`${url}/student`, {
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(ananya),
+});
+const student: operations["create_student"]["responses"][201]["content"]["application/json"] = await created.json();
+const id: number = student.id;
+const name: string | null = student.name;
+const changed = await fetch(`${url}/student/${id}`, {
+  method: "PATCH", headers: { "Content-Type": "application/merge-patch+json" }, body: JSON.stringify(patch),
+});
+const { cgpa }: operations["patch_student"]["responses"][200]["content"]["application/json"] = await changed.json();
+const rejected = await fetch(`${url}/student/${id}`, {
+  method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(misspelt),
+});
+const problem: operations["update_student"]["responses"][422]["content"]["application/problem+json"] =
+  await rejected.json();
+console.log(JSON.stringify([id, name, cgpa, problem.status, problem.errors?.length]));
+"""
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """The service with one student, which the tests of this module do not change."""
+    with serve_database(f"sqlite:///{tmp_path_factory.mktemp('openapi')}/students.db") as client:
+        assert client.post("/student", json=ANANYA).status_code == 201
+        yield client
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> Any:
+    response = client.get("/openapi.json")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
+    return response.json()
+
+
+@pytest.fixture
+def openapi_json(document: Any, tmp_path: Path) -> Path:
+    """The document as a file, for programs."""
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def run(program: str | Path, *arguments: str | Path, **variables: str) -> str:
+    """Run a program that must succeed, and return its output; skipped where it is absent, but never where CI is set."""
+    found = shutil.which(program)
+    if found is None:
+        assert "CI" not in os.environ, f"{program} is not installed"
+        pytest.skip(f"{program} is not installed; npm has it")
+    environment = {**os.environ, **variables}
+    ended = subprocess.run([found, *arguments], capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def operations(document: Any) -> dict[str, Any]:
+    """Return every operation by its id."""
+    return {operation["operationId"]: operation for item in document["paths"].values() for operation in item.values()}
+
+
+def bodies(document: Any) -> Iterator[tuple[str, Any]]:
+    """Find the body of every request and response, in each of its media types."""
+    for name, operation in operations(document).items():
+        for status, body in {"request": operation.get("requestBody", {}), **operation["responses"]}.items():
+            for media_type, content in body.get("content", {}).items():
+                yield f"{name} {status} {media_type}", content
+
+
+def find_examples(content: Any) -> list[Any]:
+    """Return the values of `example` or `examples` of a body or a header."""
+    named = [example["value"] for example in content.get("examples", {}).values()]
+    return [content["example"], *named] if "example" in content else named
+
+
+def validate(example: Any, schema: Any, document: Any) -> None:
+    OAS31Validator({**schema, "components": document["components"]}).validate(example)
+
+
+def test_the_document_is_valid_for_the_specification(document: Any) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+
+
+def test_the_document_is_valid_for_redocly(openapi_json: Path) -> None:
+    """Its recommended rules find nothing, not even something to warn of."""
+    quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
+    report = run("redocly", "lint", "--extends=recommended", "--format=json", openapi_json, **quiet)
+    assert json.loads(report)["totals"] == {"errors": 0, "warnings": 0, "ignored": 0}
+
+
+def test_the_document_is_valid_for_spectral(openapi_json: Path) -> None:
+    """The rules of `spectral:oas` find nothing, not even something to warn of."""
+    rules = openapi_json.with_name("rules.yaml")
+    rules.write_text("extends: spectral:oas\n")
+    run("spectral", "lint", "--fail-severity=hint", "--ruleset", rules, openapi_json)
+
+
+def test_a_generated_python_client_works(client: httpx.Client, openapi_json: Path, tmp_path: Path) -> None:
+    """Made by openapi-python-client without a warning: it writes and reads students, and reads problems."""
+    (tmp_path / "config.yaml").write_text("post_hooks: []\n")  # the generated code need not be formatted
+    run(
+        Path(sys.executable).with_name("openapi-python-client"),
+        "generate", "--fail-on-warning", "--meta=none", f"--path={openapi_json}",
+        f"--config={tmp_path / 'config.yaml'}", f"--output-path={tmp_path / 'student_client'}",
+    )  # fmt: skip
+    (tmp_path / "program.py").write_text(PYTHON_CLIENT)
+    with serve_database(f"sqlite:///{tmp_path}/students.db") as client:
+        output = run(sys.executable, "-W", "error", tmp_path / "program.py", str(client.base_url))
+    student = {"id": 1, **ANANYA}
+    assert json.loads(output) == [
+        student,
+        student,
+        [student],
+        {**student, "cgpa": 9.1},
+        {
+            "type": "about:blank",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "The body is not valid; errors lists every problem",
+            "errors": [{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}],
+        },
+        {"message": "Student deleted successfully"},
+        {"message": "ready"},
+    ]
+
+
+def test_generated_typescript_types_work(openapi_json: Path, tmp_path: Path) -> None:
+    """Made by openapi-typescript: a program that uses them compiles, a wrong one does not, and its requests succeed."""
+    program = tmp_path / "program.mts"
+    program.write_text(TYPESCRIPT_CLIENT)
+    run("openapi-typescript", openapi_json, "--output", tmp_path / "schema.ts")
+    run("tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", program)
+    with serve_database(f"sqlite:///{tmp_path}/students.db") as client:
+        output = run("node", program.with_suffix(".mjs"), str(client.base_url))
+    assert json.loads(output) == [1, "Ananya", 9.1, 422, 4]
+
+
+def test_operations_are_named_after_their_functions(document: Any) -> None:
+    """HEAD, which every GET has, is left out."""
+    named = {
+        f"{method.upper()} {path}": (operation["operationId"], operation["tags"])
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+    assert named == {
+        "GET /students": ("list_students", ["students"]),
+        "POST /student": ("create_student", ["students"]),
+        "GET /student/{student_id}": ("get_student", ["students"]),
+        "PUT /student/{student_id}": ("update_student", ["students"]),
+        "PATCH /student/{student_id}": ("patch_student", ["students"]),
+        "DELETE /student/{student_id}": ("delete_student", ["students"]),
+        "GET /health/live": ("get_liveness", ["health"]),
+        "GET /health/ready": ("get_readiness", ["health"]),
+    }
+
+
+def test_the_document_says_what_the_service_is(document: Any) -> None:
+    assert (document["info"]["title"], document["info"]["license"]) == (
+        "Student Records",
+        {"name": "MIT", "identifier": "MIT"},
+    )
+    assert [(tag["name"], bool(tag["description"])) for tag in document["tags"]] == [
+        ("students", True),
+        ("health", True),
+    ]
+
+
+def test_every_operation_and_success_is_described(document: Any) -> None:
+    """The description of a success is its own, not the phrase of its status."""
+    successes = {}
+    for name, operation in operations(document).items():
+        assert operation["summary"], name
+        assert operation["description"], name
+        successes |= {name: r["description"] for status, r in operation["responses"].items() if status < "300"}
+    assert len(set(successes.values())) == len(operations(document)) == len(successes)
+    assert not any(
+        description.startswith(("Request fulfilled", "Document created")) for description in successes.values()
+    )
+
+
+def test_every_operation_documents_its_problems(document: Any) -> None:
+    for name, operation in operations(document).items():
+        assert {"400", "500", "503"} <= operation["responses"].keys(), name
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                assert list(response["content"]) == [PROBLEM_JSON], name
+                (example,) = find_examples(response["content"][PROBLEM_JSON])
+                assert (example["status"], example["title"]) == (int(status), response["description"]), name
+
+
+def test_every_body_has_an_example_that_is_valid(document: Any) -> None:
+    for name, content in bodies(document):
+        examples = find_examples(content)
+        assert examples, name
+        for example in examples:
+            validate(example, content["schema"], document)
+
+
+def test_every_field_has_examples_that_are_valid(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas.keys() == {
+        "StudentCreate", "StudentUpdate", "StudentPatch", "StudentRead", "Message", "Health", "Problem", "FieldProblem",
+    }  # fmt: skip
+    for name, schema in schemas.items():
+        for field, rule in schema["properties"].items():
+            assert rule["examples"], (name, field)
+            for example in rule["examples"]:
+                validate(example, rule, document)
+
+
+def test_every_header_has_a_schema_and_an_example(document: Any) -> None:
+    documented = {}
+    for name, operation in operations(document).items():
+        for status, response in operation["responses"].items():
+            for header, content in response.get("headers", {}).items():
+                documented.setdefault(header, set()).add(f"{name} {status}")
+                validate(content["example"], content["schema"], document)
+    assert documented == {
+        "ETag": {"create_student 201", "get_student 200", "get_student 304", "update_student 200", "patch_student 200"},
+        "Location": {"create_student 201"},
+        "Retry-After": {f"{name} 503" for name in operations(document)},
+    }
+
+
+def test_every_parameter_has_one_type(document: Any) -> None:
+    """A header may be absent, but `null` in one is a text as any other."""
+    types = {
+        parameter["name"]: parameter["schema"]["type"]
+        for operation in operations(document).values()
+        for parameter in operation.get("parameters", [])
+    }
+    assert types == {
+        "limit": "integer", "offset": "integer", "student_id": "integer",
+        "If-Match": "string", "If-None-Match": "string", "Idempotency-Key": "string",
+    }  # fmt: skip
+
+
+def test_patch_takes_two_media_types(document: Any) -> None:
+    content = operations(document)["patch_student"]["requestBody"]["content"]
+    assert list(content) == ["application/merge-patch+json", "application/json"]
+    schemas = [body["schema"] for body in content.values()]
+    assert schemas == [{"$ref": "#/components/schemas/StudentPatch"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "required"),
+    [("StudentCreate", ["name", "department", "cgpa"]), ("StudentUpdate", ["name", "department", "cgpa"]),
+     ("StudentPatch", [])],
+)  # fmt: skip
+def test_a_request_schema_has_the_rules_of_the_service(document: Any, name: str, required: list[str]) -> None:
+    """Unknown fields, the required ones, and the bounds; the id of a PUT is read-only."""
+    schema = document["components"]["schemas"][name]
+    assert (schema["additionalProperties"], schema["required"]) == (False, required)
+    cgpa = schema["properties"]["cgpa"]
+    assert (cgpa["type"], cgpa["minimum"], cgpa["maximum"]) == ("number", 0, 10)
+    read_only = [field for field, rule in schema["properties"].items() if rule.get("readOnly")]
+    assert read_only == (["id"] if name == "StudentUpdate" else [])
+
+
+JSON = {"Content-Type": "application/json"}
+TEXT = {"Content-Type": "text/plain"}
+INVALID = json.dumps({**ANANYA, "cgpa": 11})
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "method", "path", "headers", "content"),
+    [
+        ("list_students", 400, "GET", "/students?limit=ten", {}, None),
+        ("get_student", 400, "GET", "/student/1?x=1", {}, None),
+        ("get_student", 404, "GET", "/student/2", {}, None),
+        ("get_liveness", 400, "GET", "/health/live?x=1", {}, None),
+        ("get_readiness", 400, "GET", "/health/ready?x=1", {}, None),
+        ("delete_student", 400, "DELETE", "/student/1?x=1", {}, None),
+        ("delete_student", 404, "DELETE", "/student/2", {}, None),
+        ("delete_student", 412, "DELETE", "/student/1", {"If-Match": '"old"'}, None),
+        *(
+            case
+            for operation, method, path in [
+                ("create_student", "POST", "/student"),
+                ("update_student", "PUT", "/student/1"),
+                ("patch_student", "PATCH", "/student/1"),
+            ]
+            for case in [
+                (operation, 400, method, path, JSON, "{"),
+                (operation, 413, method, path, JSON, " " * (1024 * 1024 + 1)),
+                (operation, 415, method, path, TEXT, "{}"),
+                (operation, 422, method, path, JSON, INVALID),
+            ]
+        ),
+        ("update_student", 404, "PUT", "/student/2", JSON, json.dumps(ANANYA)),
+        ("patch_student", 404, "PATCH", "/student/2", JSON, "{}"),
+        ("update_student", 412, "PUT", "/student/1", {**JSON, "If-Match": '"old"'}, json.dumps(ANANYA)),
+        ("patch_student", 412, "PATCH", "/student/1", {**JSON, "If-Match": '"old"'}, "{}"),
+    ],
+)
+def test_a_documented_problem_is_what_the_service_says(  # noqa: PLR0913  a request has that many parts
+    client: httpx.Client, document: Any, operation: str, status: int, method: str, path: str,
+    headers: dict[str, str], content: str | None,
+) -> None:  # fmt: skip
+    """Word for word: the example fits the route that it stands at."""
+    response = client.request(method, path, headers=headers, content=content)
+    documented = operations(document)[operation]["responses"][str(status)]["content"][PROBLEM_JSON]
+    assert (response.status_code, [response.json()]) == (status, find_examples(documented))
+
+
+@pytest.mark.parametrize(
+    ("operation", "path"),
+    [("list_students", "/students"), ("get_student", "/student/1"), ("get_liveness", "/health/live"),
+     ("get_readiness", "/health/ready")],
+)  # fmt: skip
+def test_a_documented_success_is_what_the_service_says(
+    client: httpx.Client, document: Any, operation: str, path: str
+) -> None:
+    response = client.get(path)
+    documented = operations(document)[operation]["responses"]["200"]["content"]["application/json"]
+    assert (response.status_code, [response.json()]) == (200, find_examples(documented))

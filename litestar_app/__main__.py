@@ -2,7 +2,8 @@
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # until uvicorn takes over: it ends the start without a traceback
+if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most of the start, leaves no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import copy
 import socket
@@ -22,7 +23,10 @@ SHUTDOWN_TIMEOUT = 28
 
 
 def serve() -> None:
-    """Check the settings, the address and the database, then run uvicorn until a signal ends it."""
+    """Check the settings, the address and the database, then run uvicorn until a signal ends it.
+
+    The exit code is 1 where the server does not start.
+    """
     reload = "--reload" in sys.argv
     try:
         settings = Settings.from_environment()
@@ -45,25 +49,35 @@ def serve() -> None:
         log_config=_make_log_config(settings),
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
-    if reload:
+    try:
+        _run(config)
+    except SystemExit:  # of uvicorn, which has logged why: the port was taken meanwhile, or the lifespan failed
+        sys.exit(1)
+
+
+def _run(config: uvicorn.Config) -> None:
+    if config.should_reload:
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]).run()
-    elif settings.workers > 1:
-        Supervisor(config, sockets=[config.bind_socket()]).run()
-    else:
-        server = uvicorn.Server(config)
-        server.run()
-        if not server.started:
+    elif config.workers > 1:
+        supervisor = Supervisor(config, sockets=[config.bind_socket()])
+        supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             sys.exit(STARTUP_FAILURE)
+    else:
+        uvicorn.Server(config).run()
 
 
 class Supervisor(Multiprocess):
     """uvicorn's own, which keeps the port open until its workers have ended; nobody would respond to new requests."""
 
     def init_processes(self) -> None:
-        """Start the workers with SIGINT ignored until uvicorn handles it; Ctrl-C reaches them too, and early."""
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        super().init_processes()
-        signal.signal(signal.SIGINT, handler)
+        """Start the workers; Ctrl-C, which a terminal sends to all processes, is left to the supervisor."""
+        if sys.platform == "win32":
+            super().init_processes()
+        else:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the workers inherit it
+            super().init_processes()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def terminate_all(self) -> None:
         """Take no new connections, then end the workers."""
@@ -82,9 +96,8 @@ def _make_log_config(settings: Settings) -> dict[str, object]:
 
 def _check_address(settings: Settings) -> None:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
-            0
-        ]
+        addresses = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = addresses[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)

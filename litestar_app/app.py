@@ -12,8 +12,9 @@ from litestar.response import Redirect
 
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
-from litestar_app.http.docs import StructSchemas, create_openapi_config, get_asset, get_openapi
+from litestar_app.http.docs import get_asset
 from litestar_app.http.health import HealthController
+from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
 from litestar_app.http.parameters import check_request
 from litestar_app.http.problems import respond_to_error
 from litestar_app.settings import Settings

@@ -79,7 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             if value is None:
                 continue
             if isinstance(field.default, int):
-                _require(re.fullmatch("[0-9]{1,9}", value), name, value, "a whole number, in digits only")
+                _require(re.fullmatch("[0-9]{1,9}", value), name, value, "an integer, in digits only")
                 values[name] = int(value)
             elif name == "log_level":
                 values[name] = value.lower()

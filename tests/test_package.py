@@ -23,7 +23,7 @@ def test_installed_package_serves(tmp_path: Path) -> None:
     python = tmp_path / "venv/bin/python"
     subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", tmp_path, ROOT], check=True, env=environment)
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True, env=environment)
-    install = [uv, "pip", "install", "-q", "--python", python, *tmp_path.glob("*.whl")]
+    install = [uv, "pip", "install", "-q", "--python", str(python), *map(str, tmp_path.glob("*.whl"))]
     subprocess.run(install, check=True, env=environment)
     with Service(tmp_path, python=str(python)) as service:
         assert service.client.post("/student", json=ANANYA).status_code == 201

@@ -109,7 +109,7 @@ def test_reads_and_readiness_do_not_wait_for_writes(mariadb: MariaDB, mysql_url:
             began = time.monotonic()
             for path in ("/student/2", "/students", "/health/ready"):
                 assert client.get(path).status_code == 200
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 4
             assert not any(write.done() for write in writes)
         assert {write.result().status_code for write in writes} == {200}
 

@@ -68,7 +68,7 @@ def test_impossible_host(name: str, host: str) -> None:
 @pytest.mark.parametrize("name", ["PORT", "WORKERS", "MYSQL_PORT"])
 @pytest.mark.parametrize("value", ["http", "1e1", "2.0", " 8", "8 ", "+8", "-8", "1_0", "0x8", "٨", "9" * 5000])
 def test_number_not_in_plain_digits(name: str, value: str) -> None:
-    expected = f"{name}={value!r} is not possible: expected a whole number, in digits only"
+    expected = f"{name}={value!r} is not possible: expected an integer, in digits only"
     assert reject({**MYSQL, name: value}) == expected
 
 

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
+from typing import Any
 
 import httpx
 import pytest
@@ -95,10 +96,9 @@ def test_nothing_acknowledged_is_lost_by_a_kill_under_load(database_url: str, tm
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"PORT": "http"}, "PORT='http' is not possible: Expected `int`, got `str`"),
+        ({"PORT": "http"}, "PORT='http' is not possible: expected an integer, in digits only"),
         ({"HOST": "x.invalid", "PORT": "8999"}, "HOST='x.invalid', PORT=8999: cannot listen there: "),
-        ({"DATABASE_URL": "mysql://u:secret@127.0.0.1:1/d?foo=1"}, "DATABASE_URL (or MYSQL_*) mysql+pymysql://u:***@"),
-        ({"DATABASE_URL": "sqlite:///x.db?timeout=abc"}, "DATABASE_URL cannot be used: "),
+        ({"DATABASE_URL": "mysql://u:secret@127.0.0.1:1/d?foo=1"}, "DATABASE_URL has the parameter 'foo': expected "),
         ({"DATABASE_URL": "oracle://x/y"}, "DATABASE_URL starts with oracle://; expected sqlite, mysql or mariadb"),
         (
             {"DATABASE_URL": "sqlite:////nowhere/x.db"},
@@ -106,7 +106,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill_under_load(database_url: str, tm
         ),
     ],
 )
-def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, variables: dict[str, str], says: str) -> None:
+def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, variables: dict[str, Any], says: str) -> None:
     log = run_to_its_end(Service(tmp_path, **variables))
     assert log.startswith(f"student-records: {says}")
     assert log.count("\n") == 1
@@ -151,7 +151,7 @@ def test_uvicorn_itself_says_the_same_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "uvicorn", "litestar_app.main:app", "--port", str(free_port())]
     ended = subprocess.run(command, cwd=tmp_path, env=service.environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == "student-records: PORT='http' is not possible: Expected `int`, got `str`\n"
+    assert ended.stderr == "student-records: PORT='http' is not possible: expected an integer, in digits only\n"
 
 
 def test_a_database_that_comes_up_late_is_waited_for(tmp_path: Path, mariadb: MariaDB, mysql_url: str) -> None:

@@ -139,7 +139,7 @@ def test_retry_ends_with_the_lock_timeout(transactions: Transactions, names: Nam
 
     assert kinds(transactions.run([work])) == [RetryTransactionError]
     assert len(tries) > 2
-    assert tries[-1] - tries[0] < 0.3 + 0.5  # the timeout and the longest pause, not the sum of several
+    assert tries[-1] - tries[0] < 1.1  # the timeout and a pause, not the sum of several
     assert names() == []
 
 

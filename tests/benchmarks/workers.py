@@ -24,8 +24,8 @@ def main() -> None:
         for workers in WORKERS:
             print(f"\rround {turn + 1}/{rounds}, {workers} worker(s) ", end="", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as directory, fresh_sqlite() as database:
-                variables = {"DATABASE_URL": database.url, "WORKERS": workers, "LOG_LEVEL": "warning"}
-                with Service(Path(directory), **variables) as service:
+                service = Service(Path(directory), DATABASE_URL=database.url, WORKERS=workers, LOG_LEVEL="warning")
+                with service:
                     database.insert(1, SEEDED)
                     for operation in OPERATIONS:
                         first = database.reset(operation.rows_to_delete(SECONDS, 10_000))

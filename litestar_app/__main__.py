@@ -8,6 +8,7 @@ if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most o
 import copy
 import socket
 import sys
+from multiprocessing import resource_tracker
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
@@ -75,6 +76,7 @@ class Supervisor(Multiprocess):
         if sys.platform == "win32":
             super().init_processes()
         else:
+            resource_tracker.ensure_running()  # or the first worker starts it, which ends the blocking
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the workers inherit it
             super().init_processes()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -1,7 +1,9 @@
 """A throwaway MariaDB server: its own data directory, its own port, gone afterwards."""
 
 import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,11 +29,17 @@ def is_installed() -> bool:
     return find_binary("mariadbd") is not None and find_binary("mariadb-install-db") is not None
 
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = itertools.cycle(random.sample(range(10_000 + WORKER % 20 * 1000, 11_000 + WORKER % 20 * 1000), 1000))
+"""Ports that no other worker of the tests uses, and that the system gives to no client: a service can start again."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 @dataclass

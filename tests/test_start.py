@@ -124,8 +124,10 @@ def test_a_database_that_cannot_be_reached_stops_the_start_with_one_line(tmp_pat
 
 
 def test_a_wrong_password_stops_the_start_with_one_line(tmp_path: Path, mariadb: MariaDB) -> None:
-    variables = {"MYSQL_USER": "nobody", "MYSQL_PASSWORD": "secret", "MYSQL_PORT": mariadb.port, "MYSQL_DATABASE": "x"}
-    log = run_to_its_end(Service(tmp_path, **variables))
+    service = Service(
+        tmp_path, MYSQL_USER="nobody", MYSQL_PASSWORD="secret", MYSQL_PORT=mariadb.port, MYSQL_DATABASE="x"
+    )
+    log = run_to_its_end(service)
     assert log.count("\n") == 1
     assert "Access denied" in log
     assert "secret" not in log

@@ -146,3 +146,13 @@ def run_mariadb() -> Iterator[MariaDB]:
             yield server
         finally:
             server.stop(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def open_session(server: MariaDB, database_url: str, statement: str) -> Iterator["pymysql.Connection[Any]"]:
+    """Run a statement in a session of its own, which ends, and releases its locks, with the block."""
+    name = database_url.rpartition("/")[2]
+    session = pymysql.connect(host="127.0.0.1", port=server.port, user="root", database=name)
+    with contextlib.closing(session), session.cursor() as cursor:
+        cursor.execute(statement)
+        yield session

@@ -1,5 +1,7 @@
 """An SQLite file that is moved, replaced or deleted under the running service: no acknowledged write is lost."""
 
+import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -7,14 +9,17 @@ from signal import SIGKILL
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from litestar_app.database import Database
 from litestar_app.exceptions import CommitUnknownError, DatabaseFileError
 from tests.conftest import query_sqlite
 from tests.database import make_transactions, prepare
 from tests.service import ANANYA, Service
 
 DELETE = text("DELETE FROM students")
+INSERT = text("INSERT INTO students (name, department, cgpa) VALUES ('Ananya', 'CSE', 8.9)")
 NAMES = "SELECT name FROM students ORDER BY id"
 
 
@@ -81,14 +86,38 @@ def test_replaced_file_stops_all_use(tmp_path: Path, change: Callable[[Path], No
         assert not path.exists()
 
 
-def test_deleted_log_loses_nothing_even_in_a_crash(tmp_path: Path) -> None:
-    """As soon as the service notices, it saves what its open log holds."""
-    with Service(tmp_path, LOG_LEVEL="warning") as service:
-        assert service.client.post("/student", json=ANANYA).status_code == 201
-        delete_log(tmp_path / "students.db")
-        assert service.client.get("/health/ready").status_code == 503
-        service.stop(SIGKILL)
-    assert query_sqlite(tmp_path / "students.db", NAMES) == [("Ananya",)]
+def test_deleted_log_loses_nothing_even_in_a_crash(sqlite_url: str, sqlite_path: Path, tmp_path: Path) -> None:
+    """As soon as the service notices, it saves what its open log holds to the file itself."""
+    with prepare(sqlite_url) as alchemy:
+        assert alchemy.file is not None
+        alchemy.file.open(alchemy.get_engine())
+        transactions = make_transactions(alchemy)
+        transactions.run([lambda session: session.execute(INSERT)])
+        delete_log(sqlite_path)
+        with pytest.raises(DatabaseFileError):
+            alchemy.file.check()
+        shutil.copy(sqlite_path, tmp_path / "copy.db")  # what a crash would leave
+        assert query_sqlite(tmp_path / "copy.db", NAMES) == [("Ananya",)]
+        transactions.close()
+        alchemy.file.close()
+
+
+@pytest.mark.parametrize("replace", [Path.touch, Path.mkdir], ids=["empty", "a directory"])
+def test_file_replaced_before_the_start_stops_it(
+    sqlite_url: str, sqlite_path: Path, replace: Callable[[Path], None]
+) -> None:
+    """Between the look at its tables and the first request."""
+
+    async def main(database: Database) -> None:
+        async with database.open():
+            pytest.fail("it has started")
+
+    with prepare(sqlite_url) as alchemy:
+        alchemy.get_engine().dispose()
+        sqlite_path.unlink()
+        replace(sqlite_path)
+        with pytest.raises(OperationalError):
+            asyncio.run(main(Database(alchemy)))
 
 
 def test_restore_as_documented(tmp_path: Path) -> None:

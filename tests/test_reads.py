@@ -3,25 +3,25 @@
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import pymysql
 import pytest
 from sqlalchemy import event, func, select
 
 from litestar_app.database import PING, Database
 from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
 from litestar_app.database.reads import RETRY_WITHIN
-from litestar_app.exceptions import DatabaseUnavailableError
+from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
 from litestar_app.models import Student
 from tests.conftest import Rows
 from tests.database import prepare
-from tests.mariadb import MariaDB
+from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, serve_database
 
 RECOVER = """
@@ -43,16 +43,6 @@ def recovery(path: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout is not None
         assert process.stdout.readline() == "recovering\n"
         yield process
-
-
-@contextmanager
-def open_session(server: MariaDB, database_url: str, statement: str) -> Iterator["pymysql.Connection[Any]"]:
-    """Run a statement in a session of its own, which ends, and releases its locks, with the block."""
-    name = database_url.rpartition("/")[2]
-    session = pymysql.connect(host="127.0.0.1", port=server.port, user="root", database=name)
-    with closing(session), session.cursor() as cursor:
-        cursor.execute(statement)
-        yield session
 
 
 def run(alchemy: AlchemyConfig, main: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
@@ -98,6 +88,24 @@ def test_statement_that_is_not_kept_is_read_too(database_url: str, short: bool) 
         assert run(alchemy, count) == [(0,)]
 
 
+def test_short_reads_run_on_the_event_loop(sqlite_url: str) -> None:
+    """In less time than the way to a thread takes; long ones run on a thread, and hold up nobody."""
+    ran: list[tuple[str, str]] = []
+
+    async def count(database: Database) -> None:
+        for short in (True, False, True):
+            await database.fetch(select(func.count(Student.id)), {}, short=short)
+
+    def trace(driver: Any, _record: object) -> None:
+        driver.set_trace_callback(lambda sql: ran.append((threading.current_thread().name[:6], sql[:12])))
+
+    with prepare(sqlite_url) as alchemy:
+        alchemy.get_engine().dispose()
+        event.listen(alchemy.get_engine(), "connect", trace)
+        run(alchemy, count)
+    assert [thread for thread, sql in ran if sql == "SELECT count"] == ["MainTh", "reader", "MainTh"]
+
+
 def test_reads_and_readiness_do_not_wait_for_writes(mariadb: MariaDB, mysql_url: str) -> None:
     """More writes than there are threads for them wait for one row; everything else is served at once."""
     with serve_database(mysql_url) as client, ThreadPoolExecutor(2 * THREADS) as pool:
@@ -112,6 +120,25 @@ def test_reads_and_readiness_do_not_wait_for_writes(mariadb: MariaDB, mysql_url:
             assert time.monotonic() - began < 4
             assert not any(write.done() for write in writes)
         assert {write.result().status_code for write in writes} == {200}
+
+
+def test_write_that_waits_too_long_for_a_thread(mysql_url: str) -> None:
+    """It is rejected, and not begun when a thread is free at last."""
+    release = threading.Event()
+    begun: list[object] = []
+
+    async def write(database: Database) -> None:
+        block = [asyncio.ensure_future(database.write(lambda _: release.wait(10))) for _ in range(THREADS)]
+        late = asyncio.ensure_future(database.write(begun.append))
+        await asyncio.sleep(0.3)
+        release.set()
+        assert await asyncio.gather(*block) == [True] * THREADS
+        with pytest.raises(QueueTimeoutError):
+            await late
+
+    with prepare(mysql_url, Timeouts(queue=0.2)) as alchemy:
+        run(alchemy, write)
+    assert begun == []
 
 
 def test_write_does_not_wait_for_the_row_of_another(mariadb: MariaDB, mysql_url: str) -> None:

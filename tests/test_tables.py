@@ -1,15 +1,20 @@
 """What a start makes of the database it finds: it creates what is missing, and rejects what it cannot serve."""
 
 import re
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import create_engine
 
 from litestar_app.database.config import Timeouts
+from litestar_app.database.sqlite import finish
 from litestar_app.exceptions import SettingsError
 from tests.conftest import Rows
 from tests.database import prepare
@@ -131,6 +136,37 @@ def test_missing_index_is_created(database_url: str, query: Callable[..., Rows])
     with prepare(database_url):
         pass
     query(drop if database_url.startswith("sqlite") else f"{drop} ON idempotency_keys")
+
+
+@pytest.mark.parametrize("held", [0.4, 2])
+def test_locked_file_is_waited_for(sqlite_url: str, sqlite_path: Path, held: float) -> None:
+    """For as long as `Timeouts.start` says."""
+    lock = sqlite3.connect(sqlite_path, isolation_level=None, check_same_thread=False)
+    lock.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(held, lock.rollback)
+    release.start()
+    with (
+        pytest.raises(SettingsError, match=r"database is locked$") if held > 1 else nullcontext(),
+        prepare(sqlite_url, Timeouts(lock=0.05, start=1)),
+    ):
+        pass
+    release.join()
+    lock.close()
+
+
+def test_file_system_without_a_shared_log_is_rejected() -> None:
+    """As some network file systems are; a database in memory has no log either."""
+    engine = create_engine("sqlite://")
+    with pytest.raises(SettingsError, match="its journal_mode stays 'memory'"):
+        finish(engine)
+    engine.dispose()
+
+
+def test_password_of_any_characters(mariadb: MariaDB, mysql_url: str) -> None:
+    mariadb.execute("CREATE OR REPLACE USER clerk IDENTIFIED BY %s", "pä%сс@")
+    mariadb.execute(f"GRANT ALL ON `{mysql_url.rpartition('/')[2]}`.* TO clerk")
+    with prepare(mysql_url.replace("root@", "clerk:p%C3%A4%25%D1%81%D1%81%40@")):
+        pass
 
 
 def test_import_touches_no_database(tmp_path: Path) -> None:

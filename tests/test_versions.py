@@ -1,11 +1,13 @@
 """ETag, If-None-Match and If-Match."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, serve_database
 
 BORIS = {"name": "Boris", "department": "Physics", "cgpa": 7}
@@ -70,7 +72,7 @@ WRITES = [("PUT", BORIS), ("PATCH", {"name": "Boris"}), ("DELETE", None)]
 
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
-@pytest.mark.parametrize("header", ["{}", '"x", {}', '{},"y"', "*", ', ,{},, "y,z" ,'])
+@pytest.mark.parametrize("header", ["{}", '"x", {}', '{},"y"', "*", " *\t", ', ,{},, "y,z" ,'])
 def test_a_write_for_this_version_is_done(
     client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None, header: str
 ) -> None:
@@ -99,6 +101,22 @@ def test_of_two_writers_with_one_tag_the_second_is_refused(client: httpx.Client,
     ]
     assert statuses == [200, 412]
     assert client.get("/student/1").json()["name"] == "first"
+
+
+@pytest.mark.parametrize(("method", "body"), WRITES)
+def test_version_is_checked_under_the_lock(
+    mariadb: MariaDB, mysql_url: str, method: str, body: dict[str, Any] | None
+) -> None:
+    """On MySQL a change that another session has not committed yet is waited for; on SQLite no two are open at once."""
+    with serve_database(mysql_url) as client, ThreadPoolExecutor(1) as pool:
+        tag = client.post("/student", json=ANANYA).headers["ETag"]
+        with open_session(mariadb, mysql_url, "UPDATE students SET name = 'Chen'") as session:
+            write = pool.submit(client.request, method, "/student/1", json=body, headers={"If-Match": tag})
+            with pytest.raises(TimeoutError):
+                write.result(0.3)
+            session.commit()
+        assert write.result().status_code == 412
+        assert client.get("/student/1").json()["name"] == "Chen"
 
 
 def test_a_change_and_a_change_back_is_the_same_version(client: httpx.Client, tag: str) -> None:

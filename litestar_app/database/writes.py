@@ -1,6 +1,7 @@
 """Units of work: committed all or nothing, run again while others are in their way, several to one COMMIT on SQLite."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
@@ -9,10 +10,17 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from litestar_app.database.failures import Failure, classify, raise_if_commit_unknown
+from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
+from litestar_app.database.reads import RETRY_WITHIN
 from litestar_app.database.sqlite import DatabaseFile
 from litestar_app.database.threads import WorkerThreads
-from litestar_app.exceptions import CommitUnknownError, DatabaseFileError, DatabaseUnavailableError, RejectedError
+from litestar_app.exceptions import (
+    CommitUnknownError,
+    DatabaseFileError,
+    DatabaseUnavailableError,
+    RejectedError,
+    RetryTransactionError,
+)
 
 UnitOfWork: TypeAlias = Callable[[Session], Any]
 """What is done in one transaction. It may be run again, so it changes nothing but rows."""
@@ -26,7 +34,7 @@ class Transactions:
     def __init__(
         self, sessions: sessionmaker[Session], engine: Engine, lock_timeout: float, file: DatabaseFile | None = None
     ) -> None:
-        """Take how long a unit of work is retried, in seconds, and on SQLite the file, which one thread writes."""
+        """Take how long a unit of work is retried, in seconds, and the file, where it is SQLite."""
         self._sessions = sessions
         self._engine = engine
         self._file = file
@@ -65,7 +73,7 @@ class Transactions:
             connection.close()
 
     def _commit(self, group: Sequence[UnitOfWork]) -> list[Outcome]:
-        is_committing = False
+        began, was_kept, is_committing = time.monotonic(), self._session is not None, False
         try:
             with self._begin() as session:
                 outcomes = [_run_or_reject(work, session) for work in group]
@@ -79,16 +87,18 @@ class Transactions:
         except BaseException as error:
             if is_committing:
                 raise_if_commit_unknown(error)
+            elif was_kept and is_lost(error) and time.monotonic() - began < RETRY_WITHIN:
+                # the server had closed an idle connection, and has rolled back what it was sent
+                raise RetryTransactionError(error) from error
             raise
         return outcomes
 
     @contextmanager
     def _begin(self) -> Iterator[Session]:
-        """Begin a transaction: on SQLite on the one connection that writes, elsewhere on one of the pool."""
-        if self._file is None:
-            with self._sessions.begin() as session:
-                yield session
-            return
+        """Begin a transaction on the connection that this thread keeps, which no failed transaction has used.
+
+        To take one from the pool, ping it and give it back are two of four round trips to a server.
+        """
         if self._session is None:
             self._session = self._sessions(bind=self._engine.connect())
         try:

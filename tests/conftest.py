@@ -6,14 +6,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
-import pymysql
 import pytest
 from sqlalchemy import Engine, event
 
-from tests.mariadb import MISSING, MariaDB, is_installed, run_mariadb
+from tests.mariadb import MISSING, MariaDB, is_installed, open_session, run_mariadb
 from tests.service import ANANYA, serve_database
 
 Rows = list[tuple[Any, ...]]
@@ -23,7 +22,7 @@ FRAME = {"PRAGMA", "SET", "BEGIN", "COMMIT"}
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
-    """A server for the whole run; absql_log binaries skip its tests, but never where CI is set."""
+    """A server for the whole run; absent binaries skip its tests, but never where CI is set."""
     if not is_installed():
         assert "CI" not in os.environ, MISSING
         pytest.skip(MISSING)
@@ -87,43 +86,41 @@ def mysql_query(mariadb: MariaDB, mysql_url: str) -> Callable[..., Rows]:
 def query(database_url: str, request: pytest.FixtureRequest) -> Callable[..., Rows]:
     """Look into the database behind the service's back."""
     if database_url.startswith("sqlite"):
-        return lambda statement, *values: query_sqlite(request.getfixturevalue("sqlite_path"), statement, *values)
-    server, name = request.getfixturevalue("mariadb"), database_url.rpartition("/")[2]
-    return lambda statement, *values: server.execute(statement.replace("?", "%s"), *values, database=name)
+        return cast("Callable[..., Rows]", request.getfixturevalue("query_file"))
+    mysql_query = request.getfixturevalue("mysql_query")
+    return lambda statement, *values: mysql_query(statement.replace("?", "%s"), *values)
 
 
 def query_sqlite(path: Path, statement: str, *values: Any) -> Rows:
-    connection = sqlite3.connect(path)
-    try:
-        with connection:
-            return connection.execute(statement, values).fetchall()
-    finally:
-        connection.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return connection.execute(statement, values).fetchall()
 
 
 @pytest.fixture
-def sql_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def sql_log() -> Iterator[list[str]]:
     """Every SQL statement that this process sends, as the drivers see it."""
     sql_log: list[str] = []
-    query = pymysql.Connection.query
 
-    def trace(driver: object, _record: object) -> None:
+    def trace(driver: Any, _record: object) -> None:
         if isinstance(driver, sqlite3.Connection):
             driver.set_trace_callback(sql_log.append)
+            return
+        query = driver.query
 
-    def note(connection: "pymysql.Connection[Any]", sql: str | bytes, unbuffered: bool = False) -> int:  # noqa: FBT002  as PyMySQL has it
-        sql_log.append(sql if isinstance(sql, str) else sql.decode())
-        return query(connection, sql, unbuffered)
+        def log(sql: str | bytes, *arguments: Any) -> Any:
+            sql_log.append(sql if isinstance(sql, str) else sql.decode())
+            return query(sql, *arguments)
+
+        driver.query = log
 
     event.listen(Engine, "connect", trace)
-    monkeypatch.setattr(pymysql.Connection, "query", note)
     yield sql_log
     event.remove(Engine, "connect", trace)
 
 
 @pytest.fixture
 def statements(client: httpx.Client, sql_log: list[str]) -> Callable[[], list[str]]:
-    """Give the statements that have been sql_log since the service started, but for the frame of each."""
+    """Give the statements that have been sent since the service started, but for the frame of each."""
     client.get("/students")  # so that what a first request sets up is behind us
     sql_log.clear()
     return lambda: [word for word in (statement.split()[0] for statement in sql_log) if word not in FRAME]
@@ -139,27 +136,15 @@ def ananya(client: httpx.Client) -> dict[str, Any]:
 
 @contextmanager
 def locked_sqlite(path: Path) -> Iterator[None]:
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield
-        connection.execute("ROLLBACK")
-    finally:
-        connection.close()
-
-
-@contextmanager
-def locked_mysql(server: MariaDB, name: str) -> Iterator[None]:
-    connection = pymysql.connect(host="127.0.0.1", port=server.port, user="root", database=name)
-    with closing(connection), connection.cursor() as cursor:
-        cursor.execute("SELECT * FROM students FOR UPDATE")
-        yield
-        connection.rollback()
 
 
 @pytest.fixture
-def locked(database_url: str, request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+def locked(database_url: str, request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[Any]]:
     """Make a lock on all students that another program holds for the length of a block."""
     if database_url.startswith("sqlite"):
         return lambda: locked_sqlite(request.getfixturevalue("sqlite_path"))
-    return lambda: locked_mysql(request.getfixturevalue("mariadb"), database_url.rpartition("/")[2])
+    server = request.getfixturevalue("mariadb")
+    return lambda: open_session(server, database_url, "SELECT * FROM students FOR UPDATE")

@@ -82,7 +82,7 @@ class Service:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it responses; raise RuntimeError with what it wrote where it does not."""
+        """Start it and wait until it responds; raise RuntimeError with what it wrote where it does not."""
         self.launch()
         assert self.process is not None
         while self.process.poll() is None:

@@ -154,7 +154,7 @@ def test_only_json_is_taken(send: Any, content_type: str | None) -> None:
     assert response.json()["detail"] == "Expected a body with Content-Type: application/json, in UTF-8"
 
 
-def test_a_compressed_body_is_refused(send: Any) -> None:
+def test_a_compressed_body_is_rejected(send: Any) -> None:
     response = send(json.dumps(ANANYA), {**JSON, "Content-Encoding": "gzip"})
     assert (response.status_code, response.json()["detail"]) == (415, "Expected a body without Content-Encoding")
 
@@ -168,7 +168,7 @@ def test_json_is_taken_by_any_spelling_of_its_name(client: httpx.Client, content
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_a_mebibyte_is_refused(send: Any, chunked: bool) -> None:
+def test_a_body_over_a_mebibyte_is_rejected(send: Any, chunked: bool) -> None:
     content = json.dumps(ANANYA).encode() + b" " * 1024 * 1024
     response = send(iter([content]) if chunked else content)
     assert response.status_code == 413

@@ -33,10 +33,10 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_every_answer_is_a_documented_one(client: httpx.Client, tmp_path: Path) -> None:
-    """All of schemathesis's checks: statuses, content types, bodies, headers, methods, data refused and taken."""
+    """All of schemathesis's checks: statuses, content types, bodies, headers, methods, data rejected and accepted."""
     document = client.get("/openapi.json").json()
     post = document["paths"]["/student"]["post"]
-    # made up, it comes again with another body, which is rightly refused; test_idempotency.py has its tests
+    # made up, it is sent again with another body, which is rightly rejected; test_idempotency.py has its tests
     post["parameters"] = [p for p in post["parameters"] if p["name"] != "Idempotency-Key"]
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     schemathesis = Path(sys.executable).with_name("schemathesis")
@@ -57,7 +57,7 @@ students = st.fixed_dictionaries(
 
 @given(student=students)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_student_comes_back_trimmed_or_is_refused(client: httpx.Client, student: dict[str, Any]) -> None:
+def test_a_student_comes_back_trimmed_or_is_rejected(client: httpx.Client, student: dict[str, Any]) -> None:
     response = client.post("/student", json=student)
     expected = {
         **student,

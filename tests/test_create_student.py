@@ -64,7 +64,7 @@ def test_create_stores_minus_zero_as_zero(client: httpx.Client) -> None:
     assert client.get("/student/1").text == response.text
 
 
-def test_create_refuses_an_id(client: httpx.Client) -> None:
+def test_create_rejects_an_id(client: httpx.Client) -> None:
     """The database gives ids; a body that brings one is a mistake that must not pass silently."""
     response = client.post("/student", json={"id": 7, **ANANYA})
     assert response.status_code == 422

@@ -73,7 +73,7 @@ def test_list_gives_the_page_asked_for(
         ("a%00=", "query parameter 'a\\x00': not one of this route's (limit, offset)"),
     ],
 )
-def test_a_wrong_query_is_refused_by_name(idle_client: httpx.Client, query_string: str, detail: str) -> None:
+def test_a_wrong_query_is_rejected_by_name(idle_client: httpx.Client, query_string: str, detail: str) -> None:
     response = idle_client.get(f"/students?{query_string}")
     assert response.status_code == 400
     assert response.headers["Content-Type"] == "application/problem+json"
@@ -87,7 +87,7 @@ def test_a_wrong_query_is_refused_by_name(idle_client: httpx.Client, query_strin
         ("limit", 400), ("&&&=", 400), ("&&&", 200), ("", 200),
     ],
 )  # fmt: skip
-def test_an_odd_query_is_refused_unless_it_is_empty(idle_client: httpx.Client, query_string: str, status: int) -> None:
+def test_an_odd_query_is_rejected_unless_it_is_empty(idle_client: httpx.Client, query_string: str, status: int) -> None:
     assert idle_client.get(f"/students?{query_string}").status_code == status
 
 

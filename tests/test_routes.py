@@ -34,7 +34,7 @@ def test_an_unknown_path_is_a_problem_document(idle_client: httpx.Client, path: 
         ("POST", "/health/live", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
-def test_a_wrong_method_is_told_which_are_right(
+def test_a_wrong_method_gets_the_right_ones(
     idle_client: httpx.Client, method: str, path: str, allowed: set[str]
 ) -> None:
     response = idle_client.request(method, path)
@@ -95,7 +95,7 @@ def test_a_service_without_its_database_is_live_but_not_ready(mariadb: MariaDB, 
         assert client.get("/health/ready").status_code == 200
 
 
-def test_parameters_that_a_route_does_not_have_are_refused(idle_client: httpx.Client) -> None:
+def test_parameters_that_a_route_does_not_have_are_rejected(idle_client: httpx.Client) -> None:
     response = idle_client.get("/health/live?verbose=1")
     assert response.status_code == 400
     assert response.json()["detail"] == "query parameter 'verbose': not one of this route's (none)"

@@ -36,7 +36,7 @@ def test_what_get_gave_can_be_sent_back(client: httpx.Client, ananya: dict[str, 
 
 
 @pytest.mark.parametrize("other_id", [2, 0, -1, 10**30])
-def test_another_id_in_the_body_is_refused(client: httpx.Client, ananya: dict[str, Any], other_id: int) -> None:
+def test_another_id_in_the_body_is_rejected(client: httpx.Client, ananya: dict[str, Any], other_id: int) -> None:
     response = client.put(f"/student/{ananya['id']}", json={**BORIS, "id": other_id})
     assert response.status_code == 422
     assert response.json()["errors"] == [{"pointer": "/id", "detail": "expected 1, or none"}]

@@ -82,7 +82,7 @@ def test_a_write_for_this_version_is_done(
 
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
-def test_a_write_for_another_version_is_refused(
+def test_a_write_for_another_version_is_rejected(
     client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None
 ) -> None:
     """A weak tag never matches: it does not promise the same bytes."""
@@ -94,7 +94,7 @@ def test_a_write_for_another_version_is_refused(
     assert client.get("/student/1").headers["ETag"] == tag
 
 
-def test_of_two_writers_with_one_tag_the_second_is_refused(client: httpx.Client, tag: str) -> None:
+def test_of_two_writers_with_one_tag_the_second_is_rejected(client: httpx.Client, tag: str) -> None:
     statuses = [
         client.put("/student/1", json={**BORIS, "name": name}, headers={"If-Match": tag}).status_code
         for name in ("first", "second")

@@ -30,8 +30,9 @@ SHORT_PAGE = 1000
 class StudentService:
     """The students of one database.
 
-    Every method may raise what `Database.fetch` or `Database.write` raises. Where one takes `etags`, it changes the
-    student only while its ETag is one of them; None stands for any.
+    The statements are of SQLAlchemy's Core, and so run on the session's connection. Every method may raise what
+    `Database.fetch` or `Database.write` raises. Where one takes `etags`, it changes the student only while its ETag is
+    one of them; None stands for any.
     """
 
     def __init__(self, database: Database) -> None:
@@ -64,7 +65,7 @@ class StudentService:
         def create(session: Session) -> StudentRead:
             if key and (earlier := self._keys.load(session, key, data)):
                 return earlier
-            student_id = session.execute(INSERT, _columns(data)).lastrowid  # type: ignore[attr-defined]
+            student_id = session.connection().execute(INSERT, _columns(data)).lastrowid
             student = StudentRead(student_id, data.name, data.department, data.cgpa)
             if key:
                 self._keys.save(session, key, data, student)
@@ -79,7 +80,7 @@ class StudentService:
             return await self.change(student_id, data, etags)
 
         def replace(session: Session) -> StudentRead:
-            if not session.execute(UPDATE, {"student_id": student_id, **_columns(data)}).rowcount:  # type: ignore[attr-defined]
+            if not session.connection().execute(UPDATE, {"student_id": student_id, **_columns(data)}).rowcount:
                 raise StudentNotFoundError
             return StudentRead(student_id, data.name, data.department, data.cgpa)
 
@@ -94,7 +95,7 @@ class StudentService:
         def change(session: Session) -> StudentRead:
             student = _get_for_update(session, student_id, etags)
             if changes:
-                session.execute(UPDATE, {"student_id": student_id, **changes})
+                session.connection().execute(UPDATE, {"student_id": student_id, **changes})
             return msgspec.structs.replace(student, **changes)
 
         return await self._database.write(change)
@@ -105,7 +106,7 @@ class StudentService:
         def delete(session: Session) -> None:
             if etags is not None:
                 _get_for_update(session, student_id, etags)
-            if not session.execute(DELETE, {"student_id": student_id}).rowcount:  # type: ignore[attr-defined]
+            if not session.connection().execute(DELETE, {"student_id": student_id}).rowcount:
                 raise StudentNotFoundError
 
         await self._database.write(delete)
@@ -113,7 +114,7 @@ class StudentService:
 
 def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:
     """Return a student whom no other transaction can change before COMMIT."""
-    row = session.execute(FOR_UPDATE, {"student_id": student_id}).first()
+    row = session.connection().execute(FOR_UPDATE, {"student_id": student_id}).first()
     if row is None:
         raise StudentNotFoundError
     student = StudentRead(*row)

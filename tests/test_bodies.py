@@ -117,6 +117,8 @@ UNREADABLE = {
     "infinity beside a wrong field": b'{"name": 1, "department": "y", "cgpa": -Infinity}',
     "lone surrogate beside a wrong field": rb'{"name": 1, "department": "\ud800", "cgpa": 1}',
     "lone surrogate as an unknown field": rb'{"name": 1, "\ud800": 1}',
+    "lone surrogate beside a number out of range": rb'{"cgpa": 1e999, "\ud800": 1}',
+    "NaN beside a number out of range": b'{"cgpa": 1e999, "name": NaN}',
     "not UTF-8 beside a wrong field": b'{"name": 1, "department": "\xff", "cgpa": 1}',
     "single quotes": b"{'name': 'x'}",
     "lone surrogate": rb'{"name": "\ud800", "department": "y", "cgpa": 1}',

@@ -155,5 +155,8 @@ def test_file_replaced_during_a_transaction(sqlite_url: str, sqlite_path: Path) 
         assert [type(outcome) for outcome in outcomes] == [DatabaseFileError]
         with pytest.raises(DatabaseFileError):
             alchemy.get_engine().connect()
+        sqlite_path.with_name("moved.db").rename(sqlite_path)  # too late: another program may have used the name
+        with pytest.raises(DatabaseFileError):
+            alchemy.file.check()
         transactions.close()
         alchemy.file.close()

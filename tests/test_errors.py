@@ -81,6 +81,7 @@ def test_a_table_that_is_gone_is_a_defect_and_no_outage(sqlite_path: Path, sqlit
         assert client.get("/student/1").status_code == 500
         assert client.post("/student", json=ANANYA).status_code == 500
         assert client.get("/health/live").status_code == 200
+        assert client.get("/health/ready").status_code == 503
 
 
 @pytest.fixture

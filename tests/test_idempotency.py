@@ -108,6 +108,13 @@ def test_quoted_key_is_the_same_key(client: httpx.Client) -> None:
     assert (first.status_code, again.text) == (201, first.text)
 
 
+def test_longest_key_is_taken_quoted_too(client: httpx.Client) -> None:
+    key = "x" * 255
+    first = client.post("/student", json=ANANYA, headers={"Idempotency-Key": key})
+    again = client.post("/student", json=ANANYA, headers={"Idempotency-Key": f'"{key}"'})
+    assert (first.status_code, again.text) == (201, first.text)
+
+
 def test_two_keys_are_rejected(client: httpx.Client) -> None:
     response = client.post("/student", json=ANANYA, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "a")])
     assert (response.status_code, response.json()["detail"]) == (400, "header Idempotency-Key: given more than once")

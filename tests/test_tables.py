@@ -30,10 +30,16 @@ SERVED_ON_MYSQL = {
 }
 REJECTED_ON_MYSQL = {
     "column cgpa is FLOAT: ALTER TABLE students MODIFY cgpa DOUBLE": f"({MYSQL_ID}, {TEXTS}, cgpa FLOAT)",
-    "column cgpa is DECIMAL: ALTER TABLE students MODIFY cgpa DOUBLE": f"({MYSQL_ID}, {TEXTS}, cgpa DECIMAL(4, 2))",
-    "its engine is MyISAM, which has no transactions: ALTER TABLE students ENGINE=InnoDB": (
+    "column cgpa is DECIMAL(4,2): ALTER TABLE students MODIFY cgpa DOUBLE": f"({MYSQL_ID}, {TEXTS}, cgpa DECIMAL(4, 2))",
+    "students has the engine MyISAM, without transactions: ALTER TABLE students ENGINE=InnoDB": (
         f"({MYSQL_ID}, {TEXTS}, cgpa DOUBLE) ENGINE=MyISAM"
     ),
+    "column cgpa is DOUBLE(3,1): ALTER TABLE students MODIFY cgpa DOUBLE": f"({MYSQL_ID}, {TEXTS}, cgpa DOUBLE(3, 1))",
+    "column cgpa is generated": f"({MYSQL_ID}, {TEXTS}, cgpa DOUBLE AS (id / 2) VIRTUAL)",
+    "column name is ENUM('A'); expected VARCHAR or TEXT": (
+        f"({MYSQL_ID}, name ENUM('A'), department TEXT, cgpa DOUBLE)"
+    ),
+    "column name is BLOB; expected VARCHAR or TEXT": f"({MYSQL_ID}, name BLOB, department TEXT, cgpa DOUBLE)",
     "column id has no AUTO_INCREMENT": f"(id INT PRIMARY KEY, {TEXTS}, cgpa DOUBLE)",
     "column department is missing": f"({MYSQL_ID}, name TEXT, cgpa DOUBLE)",
     "column email needs a value": f"({MYSQL_ID}, {TEXTS}, cgpa DOUBLE, email TEXT NOT NULL)",
@@ -46,6 +52,8 @@ REJECTED_ON_SQLITE = {
         "(id INTEGER PRIMARY KEY, name, department TEXT, cgpa REAL)"
     ),
     "column id is not INTEGER PRIMARY KEY": f"(id INT PRIMARY KEY, {TEXTS}, cgpa REAL)",
+    "a row is not stored as it is inserted": f"(id INTEGER PRIMARY KEY DESC, {TEXTS}, cgpa REAL)",
+    "a row is not stored as it is inserted ": f"(id INTEGER PRIMARY KEY, {TEXTS}, cgpa FLOATING POINT)",
     "column name is missing": "(id INTEGER PRIMARY KEY, department TEXT, cgpa REAL)",
     "column email needs a value": f"(id INTEGER PRIMARY KEY, {TEXTS}, cgpa REAL, email TEXT NOT NULL)",
 }
@@ -75,7 +83,7 @@ def test_mysql_table_that_does_not_fit_is_rejected(
     mysql_url: str, mysql_query: Callable[..., Rows], reason: str, columns: str
 ) -> None:
     mysql_query(f"CREATE TABLE students {columns}")
-    assert reject(mysql_url).endswith(f"cannot be used: its table students does not fit: {reason}")
+    assert reject(mysql_url).endswith(f"cannot be used: its table students does not fit: {reason.strip()}")
     assert mysql_query("SHOW TABLES") == [("students",)]
 
 
@@ -85,7 +93,7 @@ def test_sqlite_table_that_does_not_fit_is_rejected(
 ) -> None:
     """The file stays as it was, its journal mode too."""
     query_file(f"CREATE TABLE students {columns}")
-    assert reject(sqlite_url).endswith(f"cannot be used: its table students does not fit: {reason}")
+    assert reject(sqlite_url).endswith(f"cannot be used: its table students does not fit: {reason.strip()}")
     assert query_file("SELECT name FROM sqlite_master WHERE type = 'table'") == [("students",)]
     assert query_file("PRAGMA journal_mode") == [("delete",)]
 
@@ -116,6 +124,14 @@ def test_violated_check_is_a_409(client: httpx.Client, query: Callable[..., Rows
     response = client.post("/student", json={**ANANYA, "cgpa": 9.5})
     assert (response.status_code, response.json()["detail"]) == (409, "A constraint of the database is violated")
     assert client.get("/students").json() == []
+
+
+def test_row_that_is_skipped_is_no_success(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
+    """As by a trigger, or a conflict clause, that somebody added by hand."""
+    with serve_database(sqlite_url) as client:
+        query_file("CREATE TRIGGER skip BEFORE INSERT ON students BEGIN SELECT RAISE(IGNORE); END")
+        assert client.post("/student", json=ANANYA).status_code == 409
+        assert client.get("/students").json() == []
 
 
 def test_value_that_does_not_fit_is_a_422(mysql_url: str, mysql_query: Callable[..., Rows]) -> None:

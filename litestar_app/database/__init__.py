@@ -14,6 +14,7 @@ from litestar_app.database.failures import Failure, classify, raise_translated
 from litestar_app.database.reads import Reader, compile_statements
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.writes import GroupCommit, Transactions
+from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import Student
 
 T = TypeVar("T")
@@ -100,8 +101,8 @@ class Database:
         try:
             async with asyncio.timeout(self._timeouts.ready):
                 await self._pinger.run(lambda reader: reader.fetch(PING, {}))
-        except Exception as error:  # noqa: BLE001  raised again as one of ours
-            raise_translated(error)
+        except Exception as error:  # whatever it is, the service cannot do its work
+            raise DatabaseUnavailableError(getattr(error, "orig", None) or error) from error
 
     @asynccontextmanager
     async def open(self, _app: object = None) -> AsyncIterator[None]:

@@ -94,6 +94,8 @@ class AlchemyConfig(SQLAlchemySyncConfig):
                 for index in table.indexes:
                     index.create(connection, checkfirst=True)
             _check_rights(connection, tables)
+            if self.is_sqlite:
+                sqlite.check_row(connection)
         if self.is_sqlite:
             sqlite.finish(self.get_engine())
 

@@ -53,6 +53,7 @@ MYSQL = {
         1037, 1038, 1040, 1041, 1135, 1203, 1206, 1226, 1637,  # out of connections, threads, memory or locks
         1047,  # a cluster node without quorum
         3, 1021, 1030, 1114, 1180,  # disk full
+        167, 1467,  # no ids left
         1129, 1152, 1158, 1159, 1160, 1161,  # network
         1290, 1792, 1836,  # read-only
         1317, 1969, 3024,  # interrupted
@@ -63,7 +64,7 @@ MYSQL = {
     ], Failure.REFUSED),
     **dict.fromkeys([
         1062, 1048, 1216, 1217, 1451, 1452,  # unique, not null, foreign key
-        1644, 3819, 4025,  # SIGNAL of a trigger, CHECK of MySQL and of MariaDB
+        1526, 1644, 3819, 4025,  # no partition, SIGNAL of a trigger, CHECK of MySQL and of MariaDB
     ], Failure.CONSTRAINT),
     **dict.fromkeys([1264, 1265, 1292, 1366, 1406], Failure.VALUE),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """MySQL and MariaDB: how their connections are set up, and which tables can be served."""
 
+import re
 from typing import Any
 
 from advanced_alchemy.extensions.litestar import EngineConfig
@@ -46,19 +47,32 @@ def set_up(engine: Engine) -> None:
 
 def check_table(connection: Connection) -> None:
     """Raise SettingsError for a `students` table that cannot be served as it is."""
-    engine = connection.exec_driver_sql(
-        "SELECT engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'students'"
-    ).scalar()
+    engines = connection.exec_driver_sql(
+        "SELECT table_name, engine FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name IN ('students', 'idempotency_keys')"
+    ).all()
     columns = {
         name: (kind, is_nullable == "NO" and default is None and "auto_increment" not in extra, extra)
         for name, kind, is_nullable, default, extra in connection.exec_driver_sql(
-            "SELECT column_name, data_type, is_nullable, column_default, extra FROM information_schema.columns "
+            "SELECT column_name, column_type, is_nullable, column_default, extra FROM information_schema.columns "
             "WHERE table_schema = DATABASE() AND table_name = 'students'"
         )
     }
-    problems = []
-    if columns and engine != "InnoDB":
-        problems.append(f"its engine is {engine}, which has no transactions: ALTER TABLE students ENGINE=InnoDB")
+    problems = [
+        f"{table} has the engine {engine}, without transactions: ALTER TABLE {table} ENGINE=InnoDB"
+        for table, engine in engines
+        if engine != "InnoDB"
+    ]
+    problems += [
+        f"column {name} is generated"
+        for name, (*_, extra) in columns.items()
+        if re.search("(VIRTUAL|STORED|PERSISTENT) GENERATED", extra) and name in {"name", "department", "cgpa"}
+    ]
+    problems += [
+        f"column {name} is {columns[name][0].upper()}; expected VARCHAR or TEXT"
+        for name in ("name", "department")
+        if name in columns and not re.match(r"(var)?char\(|(tiny|medium|long)?text", columns[name][0])
+    ]
     if "cgpa" in columns and columns["cgpa"][0] != "double":
         problems.append(f"column cgpa is {columns['cgpa'][0].upper()}: ALTER TABLE students MODIFY cgpa DOUBLE")
     if "id" in columns and "auto_increment" not in columns["id"][2]:

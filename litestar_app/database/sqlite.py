@@ -10,6 +10,7 @@ from typing import Any
 
 from advanced_alchemy.extensions.litestar import EngineConfig
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import IntegrityError
 
 from litestar_app.exceptions import DatabaseFileError, SettingsError
 
@@ -131,6 +132,22 @@ def check_table(connection: Connection) -> None:
     if "id" in columns and (columns["id"][0] != "INTEGER" or [key for *_, key in columns.values() if key] != [1]):
         problems.append("column id is not INTEGER PRIMARY KEY")
     raise_for_columns({name: required for name, (_, required, _) in columns.items()}, problems)
+
+
+def check_row(connection: Connection) -> None:
+    """Insert a row, take it back, and raise SettingsError if it was not what was inserted, as by a trigger."""
+    values = ("1", "1", 5.0)
+    savepoint = connection.begin_nested()
+    try:
+        inserted = connection.exec_driver_sql("INSERT INTO students (name, department, cgpa) VALUES (?, ?, ?)", values)
+        find = "SELECT id, name, department, cgpa, typeof(cgpa) FROM students WHERE id = ?"
+        rows = [tuple(row) for row in connection.exec_driver_sql(find, (inserted.lastrowid,))]
+    except IntegrityError:  # a constraint of another program, which may well forbid this row
+        return
+    finally:
+        savepoint.rollback()
+    if rows != [(inserted.lastrowid, *values, "real")]:
+        raise SettingsError("its table students does not fit: a row is not stored as it is inserted")
 
 
 def finish(engine: Engine) -> None:

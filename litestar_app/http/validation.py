@@ -46,7 +46,13 @@ def _decode_untyped(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)
     except msgspec.ValidationError:  # a number that no double or 64-bit integer can hold, which is JSON all the same
-        return json.loads(raw)
+        value = json.loads(raw, parse_constant=_reject_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # a UnicodeEncodeError for a lone surrogate, which is no JSON
+        return value
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _find_problems(value: object, kind: type[Struct], expected: Mapping[str, object]) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ Key = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        pattern="^[!-~]{1,255}$",
+        pattern='^("[!-~]{1,255}"|[!-~]{1,255})$',
         description="the same key with the same body returns the first response again, for 24 hours",
     ),
 ]

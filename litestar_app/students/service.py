@@ -8,7 +8,7 @@ from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.exceptions import PreconditionFailedError, StudentNotFoundError
+from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.models import Student
 from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
@@ -65,8 +65,10 @@ class StudentService:
         def create(session: Session) -> StudentRead:
             if key and (earlier := self._keys.load(session, key, data)):
                 return earlier
-            student_id = session.connection().execute(INSERT, _columns(data)).lastrowid
-            student = StudentRead(student_id, data.name, data.department, data.cgpa)
+            inserted = session.connection().execute(INSERT, _columns(data))
+            if inserted.rowcount != 1:  # a trigger or a conflict clause of another program has skipped the row
+                raise ConstraintError
+            student = StudentRead(inserted.lastrowid, data.name, data.department, data.cgpa)
             if key:
                 self._keys.save(session, key, data, student)
             return student

@@ -28,7 +28,9 @@ def serve() -> None:
 
     The exit code is 1 where the server does not start.
     """
-    reload = "--reload" in sys.argv
+    reload = sys.argv[1:] == ["--reload"]
+    if sys.argv[1:] and not reload:
+        sys.exit("student-records: expected no arguments, or --reload; HOST, PORT and the other settings are variables")
     try:
         settings = Settings.from_environment()
         _check_address(settings)

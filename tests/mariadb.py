@@ -104,6 +104,12 @@ class MariaDB:
             cursor.execute(statement, arguments or None)
             return list(cursor.fetchall())
 
+    def kill_sessions(self, database_url: str) -> None:
+        """End every connection to a database."""
+        sessions = "SELECT id FROM information_schema.processlist WHERE db = %s"
+        for (session,) in self.execute(sessions, database_url.rpartition("/")[2]):
+            self.execute(f"KILL {session}")
+
     def create_database(self, name: str) -> str:
         """Make an empty database and return its URL for DATABASE_URL."""
         self.execute(f"CREATE DATABASE `{name}`")

@@ -183,14 +183,12 @@ def test_reads_go_on_after_a_hung_server(
 
 def test_closed_connections_are_replaced(mariadb: MariaDB, mysql_url: str, mysql_query: Callable[..., Rows]) -> None:
     """A restart or `wait_timeout` between two requests costs no request."""
-    sessions = "SELECT id FROM information_schema.processlist WHERE db = %s"
     with serve_database(mysql_url) as client:
         for number in range(1, 4):
             assert client.post("/student", json=ANANYA).status_code == 201
             assert client.get("/student/1").status_code == 200
             assert client.get("/health/ready").status_code == 200
-            for (session,) in mariadb.execute(sessions, mysql_url.rpartition("/")[2]):
-                mariadb.execute(f"KILL {session}")
+            mariadb.kill_sessions(mysql_url)
             assert mysql_query("SELECT COUNT(*) FROM students") == [(number,)]
 
 

@@ -30,7 +30,9 @@ SERVED_ON_MYSQL = {
 }
 REJECTED_ON_MYSQL = {
     "column cgpa is FLOAT: ALTER TABLE students MODIFY cgpa DOUBLE": f"({MYSQL_ID}, {TEXTS}, cgpa FLOAT)",
-    "column cgpa is DECIMAL(4,2): ALTER TABLE students MODIFY cgpa DOUBLE": f"({MYSQL_ID}, {TEXTS}, cgpa DECIMAL(4, 2))",
+    "column cgpa is DECIMAL(4,2): ALTER TABLE students MODIFY cgpa DOUBLE": (
+        f"({MYSQL_ID}, {TEXTS}, cgpa DECIMAL(4, 2))"
+    ),
     "students has the engine MyISAM, without transactions: ALTER TABLE students ENGINE=InnoDB": (
         f"({MYSQL_ID}, {TEXTS}, cgpa DOUBLE) ENGINE=MyISAM"
     ),

@@ -144,6 +144,7 @@ def test_stop_writes_what_waits(alchemy: AlchemyConfig, names: Callable[[], list
             async with database.open():
                 writes = [asyncio.ensure_future(database.write(create(name))) for name in "AB"]
                 await asyncio.sleep(0)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
             late = database.write(create("Late"))
             return list(await asyncio.gather(*writes, late, return_exceptions=True))
 

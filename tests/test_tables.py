@@ -56,6 +56,7 @@ REJECTED_ON_SQLITE = {
     "column id is not INTEGER PRIMARY KEY": f"(id INT PRIMARY KEY, {TEXTS}, cgpa REAL)",
     "a row is not stored as it is inserted": f"(id INTEGER PRIMARY KEY DESC, {TEXTS}, cgpa REAL)",
     "a row is not stored as it is inserted ": f"(id INTEGER PRIMARY KEY, {TEXTS}, cgpa FLOATING POINT)",
+    "the database does not give its ids": f"(id INTEGER PRIMARY KEY, {TEXTS}, cgpa REAL) WITHOUT ROWID",
     "column name is missing": "(id INTEGER PRIMARY KEY, department TEXT, cgpa REAL)",
     "column email needs a value": f"(id INTEGER PRIMARY KEY, {TEXTS}, cgpa REAL, email TEXT NOT NULL)",
 }
@@ -126,6 +127,13 @@ def test_violated_check_is_a_409(client: httpx.Client, query: Callable[..., Rows
     response = client.post("/student", json={**ANANYA, "cgpa": 9.5})
     assert (response.status_code, response.json()["detail"]) == (409, "A constraint of the database is violated")
     assert client.get("/students").json() == []
+
+
+def test_sqlite_constraint_of_another_program_is_served(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
+    """One that forbids the row by which a start tries the table, too."""
+    query_file(f"CREATE TABLE students (id INTEGER PRIMARY KEY, {TEXTS}, cgpa REAL CHECK (cgpa > 8))")
+    with serve_database(sqlite_url) as client:
+        assert client.post("/student", json=ANANYA).json() == {"id": 1, **ANANYA}
 
 
 def test_row_that_is_skipped_is_no_success(sqlite_url: str, query_file: Callable[..., Rows]) -> None:

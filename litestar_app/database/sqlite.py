@@ -49,7 +49,7 @@ class DatabaseFile:
         self._anchor.exec_driver_sql("SELECT id FROM students LIMIT 1").all()  # creates the log
         real_path = self._anchor.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar()
         self._log = f"{real_path}-wal"
-        self._opened = [_identify(self._path), _identify(self._log)]
+        self._opened = self._identify_all()
 
     def close(self) -> None:
         """Close the connection; the last one folds the log back into the file."""
@@ -66,19 +66,22 @@ class DatabaseFile:
         now = time.monotonic()
         if not self._opened or now < self._checked + max_age:
             return
-        if self._is_lost.locked() or self._opened != [_identify(self._path), _identify(self._log)]:
+        if self._is_lost.locked() or self._opened != self._identify_all():
             self._checked = -math.inf
             if self._is_lost.acquire(blocking=False):
                 self._report()
-            raise DatabaseFileError(f"{self._path} or its -wal is not the file that was opened")
+            raise DatabaseFileError(f"{self._path}, its -wal or its -shm is not the file that was opened")
         self._checked = now
+
+    def _identify_all(self) -> list[tuple[int, int] | None]:
+        return [_identify(path) for path in (self._path, self._log, self._log.removesuffix("-wal") + "-shm")]
 
     def _report(self) -> None:
         """Save what the deleted log of an untouched file still holds, and say what to do."""
         if self._anchor is not None and self._opened[0] == _identify(self._path) and _identify(self._log) is None:
             self._anchor.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
         logger.error(
-            "%s or its -wal was moved, replaced or deleted under the running service, which responds 503 from now on: "
+            "%s, its -wal or its -shm was moved, replaced or deleted under the service, which responds 503 from now on: "
             "stop it, put the right file in place, remove its -wal and -shm, and start it again",
             self._path,
         )
@@ -142,8 +145,10 @@ def check_row(connection: Connection) -> None:
         inserted = connection.exec_driver_sql("INSERT INTO students (name, department, cgpa) VALUES (?, ?, ?)", values)
         find = "SELECT id, name, department, cgpa, typeof(cgpa) FROM students WHERE id = ?"
         rows = [tuple(row) for row in connection.exec_driver_sql(find, (inserted.lastrowid,))]
-    except IntegrityError:  # a constraint of another program, which may well forbid this row
-        return
+    except IntegrityError as error:
+        if "students.id" not in str(error.orig):  # a constraint of another program, which may well forbid this row
+            return
+        raise SettingsError("its table students does not fit: the database does not give its ids") from None
     finally:
         savepoint.rollback()
     if rows != [(inserted.lastrowid, *values, "real")]:

@@ -119,12 +119,7 @@ def _check_rights(connection: Connection, tables: list[Table]) -> None:
 
 
 def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) -> AlchemyConfig:
-    """Configure the plugin, which owns the engine, the sessions, the tables and the `litestar database` commands.
-
-    Raises:
-        SettingsError: the driver does not take a part of the URL.
-
-    """
+    """Configure the plugin, which owns the engine, the sessions, the tables and the `litestar database` commands."""
     timeouts = timeouts or Timeouts()
     is_sqlite = settings.url.get_backend_name() == "sqlite"
     config = AlchemyConfig(
@@ -149,10 +144,7 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
 
     config.before_send_handler = close_session  # the plugin's own, not being async, takes two thread hops a response
     config.file = sqlite.DatabaseFile(str(settings.url.database)) if is_sqlite else None
-    try:
-        engine = config.get_engine()
-    except (SQLAlchemyError, TypeError, ValueError) as error:
-        raise SettingsError(f"DATABASE_URL cannot be used: {error}") from None
+    engine = config.get_engine()
     if config.file is not None:
         sqlite.set_up(engine, config.file)
     else:

@@ -81,7 +81,7 @@ class DatabaseFile:
         if self._anchor is not None and self._opened[0] == _identify(self._path) and _identify(self._log) is None:
             self._anchor.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
         logger.error(
-            "%s, its -wal or its -shm was moved, replaced or deleted under the service, which responds 503 from now on: "
+            "%s, its -wal or its -shm was moved, replaced or deleted under the service, which responds 503 now: "
             "stop it, put the right file in place, remove its -wal and -shm, and start it again",
             self._path,
         )

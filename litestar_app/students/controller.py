@@ -1,7 +1,7 @@
 """The routes of the students."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from litestar import Controller, HttpMethod, Response, delete, patch, post, put, route
 from litestar.datastructures import ResponseHeader
@@ -69,9 +69,9 @@ class PatchOperation(Operation):
     """Documents both media types of PATCH; Litestar knows one for a body."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.request_body, RequestBody):
-            (content,) = self.request_body.content.values()
-            self.request_body.content = dict.fromkeys(PatchDTO.media_types, content)
+        body = cast("RequestBody", self.request_body)
+        (content,) = body.content.values()
+        body.content = dict.fromkeys(PatchDTO.media_types, content)
 
 
 class StudentController(Controller):

@@ -51,7 +51,7 @@ def test_reads_go_on_while_a_writer_waits_for_the_lock(service: Service, tmp_pat
         release.join()
     lock.close()
     assert write.result().status_code == 201
-    assert count > 100
+    assert count > 20  # a loop that waits with the writer would give a few
 
 
 def test_reads_go_on_while_a_million_rows_are_walked(service: Service) -> None:

@@ -97,7 +97,7 @@ class AlchemyConfig(SQLAlchemySyncConfig):
             if self.is_sqlite:
                 sqlite.check_row(connection)
         if self.is_sqlite:
-            sqlite.finish(self.get_engine())
+            sqlite.enable_wal(self.get_engine())
 
 
 def _check_rights(connection: Connection, tables: list[Table]) -> None:

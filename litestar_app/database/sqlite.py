@@ -155,7 +155,7 @@ def check_row(connection: Connection) -> None:
         raise SettingsError("its table students does not fit: a row is not stored as it is inserted")
 
 
-def finish(engine: Engine) -> None:
+def enable_wal(engine: Engine) -> None:
     """Switch the file to write-ahead logging, which stays: readers and the writer do not wait for each other."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if (mode := connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar()) != "wal":

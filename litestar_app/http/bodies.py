@@ -21,7 +21,7 @@ class BodyDTO(MsgspecDTO[S], Generic[S]):
 
     media_types: ClassVar[tuple[str, ...]] = ("application/json",)
     """What Content-Type may say."""
-    repeats: ClassVar[dict[str, str]] = {}
+    path_fields: ClassVar[dict[str, str]] = {}
     """Integer fields that may repeat a path parameter, and the name of that."""
 
     def decode_bytes(self, value: bytes) -> S:
@@ -35,7 +35,7 @@ class BodyDTO(MsgspecDTO[S], Generic[S]):
         """
         request = cast("Request[Any, Any, Any]", self.asgi_connection)
         self._check_media_type(request)
-        given = {field: request.path_params[name] for field, name in self.repeats.items()}
+        given = {field: request.path_params[name] for field, name in self.path_fields.items()}
         expected = {field: int(text) for field, text in given.items() if is_plain_integer(text)}
         data: S = decode(value, self.model_type, expected)
         return data

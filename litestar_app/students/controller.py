@@ -55,7 +55,7 @@ class CreateDTO(BodyDTO[StudentCreate]):
 class UpdateDTO(BodyDTO[StudentUpdate]):
     """The body of PUT; what GET gave can be edited and sent back."""
 
-    repeats: ClassVar = {"id": "student_id"}
+    path_fields: ClassVar = {"id": "student_id"}
 
 
 class PatchDTO(BodyDTO[StudentPatch]):

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from litestar_app.database.config import Timeouts
-from litestar_app.database.sqlite import finish
+from litestar_app.database.sqlite import enable_wal
 from litestar_app.exceptions import SettingsError
 from tests.conftest import Rows
 from tests.database import prepare
@@ -184,7 +184,7 @@ def test_file_system_without_a_shared_log_is_rejected() -> None:
     """As some network file systems are; a database in memory has no log either."""
     engine = create_engine("sqlite://")
     with pytest.raises(SettingsError, match="its journal_mode stays 'memory'"):
-        finish(engine)
+        enable_wal(engine)
     engine.dispose()
 
 

@@ -106,7 +106,7 @@ class Database:
 
     @asynccontextmanager
     async def open(self, _app: object = None) -> AsyncIterator[None]:
-        """Start the threads; at the end finish what has begun, within `timeouts.close`, and close the connections."""
+        """Start the threads; at the end finish what has begun, within `timeouts.close`, and dispose of the engine."""
         groups: asyncio.Task[None] | None = None
         try:
             if self._file is not None:
@@ -129,3 +129,4 @@ class Database:
                 self._loop_reader.close()
             if self._file is not None:
                 self._file.close()
+            self._engine.dispose()  # the plugin disposes only of the first engine of a process

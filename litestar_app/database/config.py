@@ -72,10 +72,12 @@ class AlchemyConfig(SQLAlchemySyncConfig):
             try:
                 self._prepare_once()
             except SettingsError as error:
+                self.get_engine().dispose()
                 raise SettingsError(f"DATABASE_URL (or MYSQL_*) {url} cannot be used: {error}") from None
             # the last ones are a driver's, for a part of the URL
             except (SQLAlchemyError, sqlite3.Error, OSError, RuntimeError, TypeError, ValueError) as error:
                 if classify(error) not in waits_for or time.monotonic() > deadline:
+                    self.get_engine().dispose()
                     reason = str(getattr(error, "orig", None) or error).replace("\n", " ")
                     raise SettingsError(f"DATABASE_URL (or MYSQL_*) {url} cannot be used: {reason}") from None
                 time.sleep(0.2)

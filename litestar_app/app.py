@@ -1,9 +1,10 @@
 """All wiring: the application, made of settings."""
 
 from importlib.metadata import version
+from typing import Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
-from litestar import HttpMethod, Litestar, route
+from litestar import HttpMethod, Litestar, Request, route
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -12,7 +13,7 @@ from litestar.response import Redirect
 
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
-from litestar_app.http.docs import get_asset
+from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
 from litestar_app.http.parameters import check_request
@@ -62,6 +63,6 @@ class DatabasePlugin(InitPlugin):
 
 
 @route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=307, include_in_schema=False)
-async def go_to_docs() -> Redirect:
+async def go_to_docs(request: Request[Any, Any, Any]) -> Redirect:
     """Redirect a person to the documentation."""
-    return Redirect("/docs", status_code=307)
+    return Redirect(f"{get_root(request)}/docs", status_code=307)

@@ -13,7 +13,7 @@ StudentRecordsError
     ├── DatabaseUnavailableError   locked, full, unreachable, restarting or stopping
     │   ├── QueueTimeoutError      no thread was free in time
     │   └── DatabaseFileError      the SQLite file, or its -wal, is not the one that was opened
-    ├── CommitUnknownError         the connection was lost during COMMIT
+    ├── CommitUnknownError         COMMIT has failed in a way that leaves its outcome open
     ├── ConstraintError            a constraint of the database is violated
     ├── UnsupportedValueError      a value does not fit its column
     └── RetryTransactionError      another transaction was faster: run the unit of work again
@@ -78,7 +78,7 @@ class DatabaseFileError(DatabaseUnavailableError):
 
 
 class CommitUnknownError(DatabaseError):
-    """The connection was lost during COMMIT: the change may or may not be stored. Never retried."""
+    """COMMIT has failed without telling its outcome: the change may or may not be stored. Never retried."""
 
 
 class ConstraintError(DatabaseError):

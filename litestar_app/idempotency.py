@@ -21,8 +21,13 @@ KEY_TTL = 24 * 60 * 60
 """Seconds for which a key is kept."""
 
 KEYS = cast("Table", IdempotencyKey.__table__)
-EXPIRE = delete(KEYS).where(KEYS.c.created_at < bindparam("oldest"))
-LOAD = select(KEYS.c.request, KEYS.c.answer).where(KEYS.c.key == bindparam("given"))
+MAX_EXPIRED = 100
+"""Expired keys that one request deletes: few, so that none takes long, and more than it adds, so that none stays."""
+EXPIRED = (
+    select(KEYS.c.key).where(KEYS.c.created_at < bindparam("oldest")).order_by(KEYS.c.created_at).limit(MAX_EXPIRED)
+)
+DELETE = delete(KEYS).where(KEYS.c.key == bindparam("given"))
+LOAD = select(KEYS.c.request, KEYS.c.answer, KEYS.c.created_at).where(KEYS.c.key == bindparam("given"))
 SAVE = insert(KEYS)
 
 
@@ -48,14 +53,20 @@ class IdempotencyStore(Generic[R]):
             self._in_use.remove(key)
 
     def load(self, session: Session, key: str, request: Struct) -> R | None:
-        """Return the first response to a request, if there is one, and delete the keys that have expired.
+        """Return the first response to a request, if there is one, and delete some of the keys that have expired.
 
         Raises:
             KeyReusedError: the key belongs to another request.
 
         """
-        session.execute(EXPIRE, {"oldest": int(time.time()) - KEY_TTL})
+        oldest = int(time.time()) - KEY_TTL
         row = session.execute(LOAD, {"given": key}).first()
+        expired = set(session.scalars(EXPIRED, {"oldest": oldest}))
+        if row is not None and row.created_at < oldest:
+            expired.add(key)
+            row = None
+        if expired:
+            session.connection().execute(DELETE, [{"given": one} for one in expired])
         if row is None:
             return None
         if row.request != _fingerprint(request):

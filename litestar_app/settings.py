@@ -78,6 +78,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             name, value = field.name, given.get(field.name)
             if value is None:
                 continue
+            if name.startswith("mysql_") and any("\ud800" <= character <= "\udfff" for character in value):
+                raise SettingsError(f"{name.upper()} is not UTF-8")
             if isinstance(field.default, int):
                 _require(re.fullmatch("[0-9]{1,9}", value), name, value, "an integer, in digits only")
                 values[name] = int(value)

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from typing import Any, cast
 
 from advanced_alchemy.extensions.litestar import SQLAlchemySyncConfig, SyncSessionConfig
 from advanced_alchemy.extensions.litestar.plugins.init.config.sync import default_handler_maker
@@ -96,8 +97,8 @@ class AlchemyConfig(SQLAlchemySyncConfig):
                 for index in table.indexes:
                     index.create(connection, checkfirst=True)
             _check_rights(connection, tables)
-            if self.is_sqlite:
-                sqlite.check_row(connection)
+            if self.is_sqlite or mysql.has_triggers(connection):
+                _check_row(connection)
         if self.is_sqlite:
             sqlite.enable_wal(self.get_engine())
 
@@ -118,6 +119,33 @@ def _check_rights(connection: Connection, tables: list[Table]) -> None:
             except SQLAlchemyError as error:
                 if not mysql.is_missing_table(error):
                     raise
+
+
+def _check_row(connection: Connection) -> None:
+    """Insert a row, update it, delete it and take all of it back; SettingsError where a trigger makes it another."""
+    table = cast("Table", Student.__table__)
+    values: list[dict[str, Any]] = [{"name": "a", "department": "a", "cgpa": 5.0}, {"name": "b", "cgpa": 6.0}]
+    expected: dict[str, Any] = {}
+    savepoint = connection.begin_nested()
+    try:
+        expected["id"] = connection.execute(insert(table).values(values[0])).lastrowid
+        this = table.c.id == expected["id"]
+        for given in values:
+            expected |= given
+            connection.execute(update(table).where(this).values(given))
+            rows = connection.execute(select(table).where(this)).all()
+            if [dict(row._mapping) for row in rows] != [expected] or not isinstance(rows[0].cgpa, float):  # noqa: SLF001
+                raise SettingsError("its table students does not fit: a row is not stored as it is given")
+        if connection.execute(delete(table).where(this)).rowcount != 1:
+            raise SettingsError("its table students does not fit: a row is not deleted")
+    except SQLAlchemyError as error:
+        if classify(error) not in {Failure.CONSTRAINT, Failure.VALUE}:
+            raise
+        if "students.id" in str(error):  # any other constraint of another program may well forbid this row
+            raise SettingsError("its table students does not fit: the database does not give its ids") from None
+    finally:
+        if savepoint.is_active:
+            savepoint.rollback()
 
 
 def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) -> AlchemyConfig:

@@ -63,10 +63,10 @@ MYSQL = {
         1049,  # no such database
     ], Failure.REFUSED),
     **dict.fromkeys([
-        1062, 1048, 1216, 1217, 1451, 1452,  # unique, not null, foreign key
+        1062, 1048, 1364, 1216, 1217, 1451, 1452,  # unique, not null, no default, foreign key
         1526, 1644, 3819, 4025,  # no partition, SIGNAL of a trigger, CHECK of MySQL and of MariaDB
     ], Failure.CONSTRAINT),
-    **dict.fromkeys([1264, 1265, 1292, 1366, 1406], Failure.VALUE),
+    **dict.fromkeys([1264, 1265, 1292, 1365, 1366, 1406, 1690], Failure.VALUE),
 }  # fmt: skip
 """Codes of the server (below 2000, and from 3000 on) and of the client library."""
 
@@ -118,7 +118,8 @@ def raise_translated(error: BaseException) -> NoReturn:
 def raise_if_commit_unknown(error: BaseException) -> None:
     """Raise CommitUnknownError for an error of COMMIT that says nothing about its outcome."""
     if is_lost(error):
-        raise CommitUnknownError("the connection was lost during COMMIT") from error
+        reason = getattr(error, "orig", None) or error
+        raise CommitUnknownError(f"COMMIT failed, its outcome is unknown: {reason}") from error
 
 
 def _mysql_code(error: object) -> int | None:

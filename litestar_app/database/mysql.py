@@ -52,10 +52,10 @@ def check_table(connection: Connection) -> None:
         "WHERE table_schema = DATABASE() AND table_name IN ('students', 'idempotency_keys')"
     ).all()
     columns = {
-        name: (kind, is_nullable == "NO" and default is None and "auto_increment" not in extra, extra)
-        for name, kind, is_nullable, default, extra in connection.exec_driver_sql(
-            "SELECT column_name, column_type, is_nullable, column_default, extra FROM information_schema.columns "
-            "WHERE table_schema = DATABASE() AND table_name = 'students'"
+        name: (kind, is_nullable == "NO" and default is None and "auto_increment" not in extra, key, extra)
+        for name, kind, is_nullable, default, key, extra in connection.exec_driver_sql(
+            "SELECT column_name, column_type, is_nullable, column_default, column_key, extra "
+            "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'students'"
         )
     }
     problems = [
@@ -75,9 +75,22 @@ def check_table(connection: Connection) -> None:
     ]
     if "cgpa" in columns and columns["cgpa"][0] != "double":
         problems.append(f"column cgpa is {columns['cgpa'][0].upper()}: ALTER TABLE students MODIFY cgpa DOUBLE")
-    if "id" in columns and "auto_increment" not in columns["id"][2]:
-        problems.append("column id has no AUTO_INCREMENT")
-    raise_for_columns({name: required for name, (_, required, _) in columns.items()}, problems)
+    if "id" in columns:
+        kind, _, key, extra = columns["id"]
+        if not re.match(r"(tiny|small|medium|big)?int\b", kind) or key not in {"PRI", "UNI"}:
+            problems.append(f"column id is {kind.upper()}; expected a unique integer")
+        if "auto_increment" not in extra:
+            problems.append("column id has no AUTO_INCREMENT")
+    raise_for_columns({name: required for name, (_, required, *_) in columns.items()}, problems)
+
+
+def has_triggers(connection: Connection) -> bool:
+    """Tell whether the `students` table has triggers, which may store something else than what is written."""
+    statement = (
+        "SELECT COUNT(*) FROM information_schema.triggers "
+        "WHERE event_object_schema = DATABASE() AND event_object_table = 'students'"
+    )
+    return bool(connection.exec_driver_sql(statement).scalar())
 
 
 def is_missing_table(error: Exception) -> bool:

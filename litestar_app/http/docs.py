@@ -85,8 +85,8 @@ def _render(request: Request[Any, Any, Any]) -> bytes:
 
 def get_root(request: Request[Any, Any, Any]) -> str:
     """Return the path under which a proxy serves this service, quoted for a URL and for HTML."""
-    root = quote(request.scope.get("root_path", "").strip("/"))
-    return f"/{root}" if root else ""
+    root = request.scope.get("root_path", "").strip("/")
+    return f"/{quote(root)}" if root else ""
 
 
 async def _reject_unknown_page(response: Response[Any]) -> Response[Any]:

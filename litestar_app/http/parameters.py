@@ -1,5 +1,6 @@
 """Query parameters and header fields, checked before a handler sees the request."""
 
+import asyncio
 import re
 from collections import Counter
 from functools import lru_cache
@@ -7,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from litestar import Request, Response
-from litestar.exceptions import ClientException
+from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import QueryParameter
 
@@ -15,6 +16,7 @@ CACHED_QUERY = 256
 """Bytes of the longest query whose check is remembered."""
 LISTS = {b"if-match", b"if-none-match"}
 """Fields whose lines form one list (RFC 9110, 5.3)."""
+WITH_BODY = {"POST", "PUT", "PATCH"}
 SINGLE = {b"idempotency-key"}
 """Fields that may be given once."""
 
@@ -37,6 +39,11 @@ async def check_request(request: Request[Any, Any, Any]) -> Response[None] | Non
     if query := request.scope["query_string"]:
         check = _check_query if len(query) <= CACHED_QUERY else _check_query.__wrapped__
         check(query, request.route_handler)
+    if request.method in WITH_BODY:
+        try:
+            await request.body()
+        except asyncio.CancelledError:  # of the server, which stops and has waited long enough for the rest
+            raise HTTPException(status_code=408, detail="The service is stopping; the body has not arrived") from None
     return None
 
 

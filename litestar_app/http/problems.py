@@ -56,7 +56,7 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
     # without Retry-After, which would invite a second change
     CommitUnknownError: (
         503,
-        "The connection was lost during COMMIT: the change may or may not be stored; check before you repeat it",
+        "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it",
     ),
 }
 
@@ -122,8 +122,9 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
         if isinstance(error, InvalidBodyError):
             problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
             problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
-        if isinstance(error, DatabaseUnavailableError):
+        if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             logger.warning("%s %s: 503: %s", request.method, quote(request.scope["path"]), error)
+        if isinstance(error, DatabaseUnavailableError):
             headers = {"Retry-After": str(RETRY_AFTER)}
     elif isinstance(error, UnreadableBodyError):
         problem = make_problem(400, str(error))

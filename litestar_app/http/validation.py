@@ -1,6 +1,7 @@
 """Bodies as JSON: a struct, or every problem of the body at once."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
@@ -11,6 +12,8 @@ from msgspec import UNSET, Meta, Struct
 from litestar_app.exceptions import InvalidBodyError, UnreadableBodyError
 
 S = TypeVar("S", bound=Struct)
+MAX_DIGITS = 400
+"""More than any double or 64-bit integer has."""
 
 
 def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingProxyType({})) -> S:
@@ -31,7 +34,7 @@ def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingPr
         raise UnreadableBodyError("The body is nested too deeply") from None
     except UnicodeDecodeError:
         raise UnreadableBodyError("The body is not UTF-8") from None
-    except (msgspec.DecodeError, ValueError) as error:  # ValueError: an integer of too many digits
+    except (msgspec.DecodeError, ValueError) as error:
         raise UnreadableBodyError(f"The body is not JSON: {error}") from None
     if problems := [
         (f"/{name}", f"expected {value}, or none")
@@ -46,9 +49,14 @@ def _decode_untyped(raw: bytes) -> object:
     try:
         return msgspec.json.decode(raw)
     except msgspec.ValidationError:  # a number that no double or 64-bit integer can hold, which is JSON all the same
-        value = json.loads(raw, parse_constant=_reject_constant)
+        value = json.loads(raw, parse_constant=_reject_constant, parse_int=_parse_integer)
         json.dumps(value, ensure_ascii=False).encode()  # a UnicodeEncodeError for a lone surrogate, which is no JSON
         return value
+
+
+def _parse_integer(text: str) -> int | float:
+    """Read an integer of any length; Python refuses those of thousands of digits, which no field can hold."""
+    return int(text) if len(text) < MAX_DIGITS else math.copysign(math.inf, -1 if text.startswith("-") else 1)
 
 
 def _reject_constant(name: str) -> None:

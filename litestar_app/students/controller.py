@@ -1,11 +1,13 @@
 """The routes of the students."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, cast
 
-from litestar import Controller, HttpMethod, Response, delete, patch, post, put, route
+from litestar import Controller, HttpMethod, Request, Response, delete, patch, post, put, route
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
+from litestar.exceptions import ClientException
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
@@ -13,6 +15,7 @@ from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParam
 from litestar_app.exceptions import KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
+from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import is_plain_integer
 from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
@@ -24,11 +27,12 @@ MAX_ID = 2**63 - 1
 StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many students at most")]
 Offset = Annotated[int, QueryParameter(ge=0, le=2**53 - 1, description="how many students to skip")]
+KEY_PATTERN = '^("[!-~]{1,255}"|[!-~]{1,255})$'
 Key = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        pattern='^("[!-~]{1,255}"|[!-~]{1,255})$',
+        schema_extra={"pattern": KEY_PATTERN},
         description="the same key with the same body returns the first response again, for 24 hours",
     ),
 ]
@@ -103,11 +107,15 @@ class StudentController(Controller):
         response_headers=[LOCATION, ETAG],
     )
     async def create_student(
-        self, data: JSONBody[StudentCreate], students: NamedDependency[StudentService], idempotency_key: Key = None
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[StudentCreate],
+        students: NamedDependency[StudentService],
+        idempotency_key: Key = None,
     ) -> Response[StudentRead]:
         """Store a new student; the database gives the id. With an Idempotency-Key the request can be retried safely."""
         student = await students.create(data, _parse_key(idempotency_key))
-        return _respond(student, Location=f"/student/{student.id}")
+        return _respond(student, Location=f"{get_root(request)}/student/{student.id}")
 
     @route(
         "/student/{student_id:str}",
@@ -189,9 +197,12 @@ def _parse_id(given: str) -> int:
 
 def _parse_key(given: str | None) -> str | None:
     """Return a key without the quotes that its draft standard has around it; with or without, it is the same key."""
-    if given is not None and len(given) > len('""') and given[0] == given[-1] == '"':
-        return given[1:-1]
-    return given
+    if given is None:
+        return None
+    key = given.strip(" \t")
+    if not re.fullmatch(KEY_PATTERN, key):
+        raise ClientException("header Idempotency-Key: expected 1 to 255 visible ASCII characters")
+    return key[1:-1] if len(key) > len('""') and key[0] == key[-1] == '"' else key
 
 
 def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:

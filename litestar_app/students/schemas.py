@@ -11,7 +11,7 @@ _FORBIDDEN = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 # What shows nothing by itself: joiners and other formatting, fillers, variation selectors, blanks.
 _INVISIBLE = (
     r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f"
-    r"\ufeff\uffa0\ufff0-\ufffb"
+    r"\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 _TEXT = (
     rf"^(?=[{_INVISIBLE}{_FORBIDDEN}]*[^{_INVISIBLE}{_FORBIDDEN}])"

@@ -1,10 +1,12 @@
 """Students: every rule and every statement. Knows no HTTP and no threads."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import Table, bindparam, delete, insert, select, update
+from sqlalchemy import Delete, Table, Update, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
@@ -66,7 +68,7 @@ class StudentService:
             if key and (earlier := self._keys.load(session, key, data)):
                 return earlier
             inserted = session.connection().execute(INSERT, _columns(data))
-            if inserted.rowcount != 1:  # a trigger or a conflict clause of another program has skipped the row
+            if inserted.rowcount != 1:  # a trigger of another program has skipped the row
                 raise ConstraintError
             student = StudentRead(inserted.lastrowid, data.name, data.department, data.cgpa)
             if key:
@@ -82,8 +84,7 @@ class StudentService:
             return await self.change(student_id, data, etags)
 
         def replace(session: Session) -> StudentRead:
-            if not session.connection().execute(UPDATE, {"student_id": student_id, **_columns(data)}).rowcount:
-                raise StudentNotFoundError
+            _execute_for_one(session, UPDATE, student_id, _columns(data))
             return StudentRead(student_id, data.name, data.department, data.cgpa)
 
         return await self._database.write(replace)
@@ -97,7 +98,7 @@ class StudentService:
         def change(session: Session) -> StudentRead:
             student = _get_for_update(session, student_id, etags)
             if changes:
-                session.connection().execute(UPDATE, {"student_id": student_id, **changes})
+                _execute_for_one(session, UPDATE, student_id, changes)
             return msgspec.structs.replace(student, **changes)
 
         return await self._database.write(change)
@@ -108,10 +109,18 @@ class StudentService:
         def delete(session: Session) -> None:
             if etags is not None:
                 _get_for_update(session, student_id, etags)
-            if not session.connection().execute(DELETE, {"student_id": student_id}).rowcount:
-                raise StudentNotFoundError
+            _execute_for_one(session, DELETE, student_id)
 
         await self._database.write(delete)
+
+
+def _execute_for_one(
+    session: Session, statement: Update | Delete, student_id: int, changes: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Change one row, or raise StudentNotFoundError, or ConstraintError where a trigger has skipped the row."""
+    if not session.connection().execute(statement, {"student_id": student_id, **changes}).rowcount:
+        _get_for_update(session, student_id, None)
+        raise ConstraintError
 
 
 def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:

@@ -1,4 +1,4 @@
-"""Bodies that are rejected. PUT and PATCH read theirs as POST does; test_openapi.py has a body of each kind for them."""
+"""Bodies that are rejected, by POST; test_openapi.py has one of each kind for PUT and PATCH."""
 
 import json
 from collections.abc import Iterator

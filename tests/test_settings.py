@@ -194,7 +194,7 @@ def test_quoting_in_dotenv(dotenv: Path, written: str, password: str) -> None:
     assert Settings.from_environment().mysql_password == password
 
 
-BAD_LINES = [("PORT='1", 3), ("UNRELATED='1\nPORT=2\nEND='", 3), ("\n\nPORT=1'\n'HOST", 6), ("PORT: 1", 3), ("PORT", 3)]
+BAD_LINES = [("PORT='1", 3), ("UNRELATED='1\nPORT=2\nEND='", 3), ("\n\nPORT=1' 2", 5), ("PORT: 1", 3), ("PORT", 3)]
 
 
 @pytest.mark.parametrize(("line", "number"), BAD_LINES)

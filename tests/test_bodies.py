@@ -41,34 +41,28 @@ FIELDS: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "rule"), FIELDS, ids=lambda value: ascii(value)[:40])
-def test_invalid_field_is_named_with_its_rule(send: Any, field: str, value: object, rule: str) -> None:
-    response = send(json.dumps({**ANANYA, field: value}))
-    assert response.status_code == 422
-    assert response.headers["Content-Type"] == "application/problem+json"
-    assert response.json() == {**PROBLEM, "errors": [{"pointer": f"/{field}", "detail": f"expected {rule}"}]}
-
-
 NO_OBJECT = {"": "expected an object with name, department, cgpa"}
 UNKNOWN = "no such field; expected only name, department, cgpa"
-INVALID = {
-    '{"name": "", "department": null, "cgpa": 11}': {
-        "/name": f"expected {TEXT}", "/department": f"expected {TEXT}", "/cgpa": f"expected {CGPA}",
-    },
-    '{"name": "x", "cgpa": 1, "a/b~c": 0}': {"/department": f"missing; expected {TEXT}", "/a~1b~0c": UNKNOWN},
-    '{"id": 7, "name": "x", "department": "y", "cgpa": 1}': {"/id": UNKNOWN},
-    '{"name": "x", "department": "y", "cgpa": 1e999}': {"/cgpa": f"expected {CGPA}"},
-    '{"name": "x", "department": "y", "cgpa": "1", "cgpa": 1}': {"": "Expected `float`, got `str` - at `$.cgpa`"},
-    "[]": NO_OBJECT,
-    '"name"': NO_OBJECT,
-}  # fmt: skip
+INVALID = [
+    *((json.dumps({**ANANYA, field: value}), {f"/{field}": f"expected {rule}"}) for field, value, rule in FIELDS),
+    ('{"name": "x", "a/b~c": 0, "cgpa": 11}', {
+        "/department": f"missing; expected {TEXT}", "/cgpa": f"expected {CGPA}", "/a~1b~0c": UNKNOWN,
+    }),
+    ('{"id": 7, "name": "x", "department": "y", "cgpa": 1}', {"/id": UNKNOWN}),
+    ('{"name": "x", "department": "y", "cgpa": 1e999}', {"/cgpa": f"expected {CGPA}"}),
+    ('{"name": "x", "department": "y", "cgpa": "1", "cgpa": 1}', {"": "Expected `float`, got `str` - at `$.cgpa`"}),
+    ("[]", NO_OBJECT),
+    ('"name"', NO_OBJECT),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "errors"), INVALID.items())
+@pytest.mark.parametrize(("content", "errors"), INVALID, ids=lambda value: ascii(value)[:60])
 def test_every_problem_of_a_body_is_listed(send: Any, content: str, errors: dict[str, str]) -> None:
     response = send(content)
+    assert response.status_code == 422
+    assert response.headers["Content-Type"] == "application/problem+json"
     listed = [{"pointer": pointer, "detail": detail} for pointer, detail in errors.items()]
-    assert (response.status_code, response.json()) == (422, {**PROBLEM, "errors": listed})
+    assert response.json() == {**PROBLEM, "errors": listed}
 
 
 def test_many_problems_make_a_small_response(send: Any) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,25 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.service import ANANYA, serve_database
-
 EXAMPLES = 30
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mysql"])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A service with one student on each kind of database; the examples of this module share it."""
-    if request.param == "sqlite":
-        database_url = f"sqlite:///{tmp_path_factory.mktemp('contract')}/students.db"
-    else:
-        database_url = request.getfixturevalue("mariadb").create_database("contract")
-    with serve_database(database_url) as client:
-        client.post("/student", json=ANANYA)
-        yield client
-    if request.param == "mysql":
-        request.getfixturevalue("mariadb").execute("DROP DATABASE contract")
-
-
+@pytest.mark.usefixtures("ananya")
 def test_every_response_is_documented(client: httpx.Client, tmp_path: Path) -> None:
     """All of schemathesis's checks: statuses, content types, bodies, headers, methods, data rejected and accepted."""
     document = client.get("/openapi.json").json()
@@ -67,21 +51,6 @@ def test_student_is_stored_trimmed_or_rejected(client: httpx.Client, name: str, 
         assert client.delete(response.headers["Location"]).status_code == 200
     else:
         assert response.status_code == 422
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
-students = st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "department", "cgpa", "id", "x"), json_values))
-
-
-@given(body=st.binary(max_size=200) | (json_values | students).map(lambda value: json.dumps(value).encode()))
-@examples
-def test_no_body_makes_a_server_error(client: httpx.Client, body: bytes) -> None:
-    response = client.put("/student/1", content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code in {200, 400, 422}
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -1,5 +1,6 @@
 """GET /student/{id}, and ids that name no student."""
 
+import itertools
 from typing import Any
 
 import httpx
@@ -25,9 +26,10 @@ def test_get_returns_the_student(client: httpx.Client, ananya: dict[str, Any]) -
     ("method", "body"), [("GET", None), ("HEAD", None), ("PUT", ANANYA), ("PATCH", ANANYA), ("DELETE", None)]
 )
 def test_unknown_id_is_not_found(client: httpx.Client, ananya: dict[str, Any], method: str, body: Any) -> None:
-    """However large or odd it is, and by every method."""
-    for student_id in ODD_IDS:
-        response = client.request(method, f"/student/{student_id}", json=body)
+    """However large or odd it is, by every method, and whatever version the client names."""
+    for student_id, version in itertools.product(ODD_IDS, ["*", '"x"']):
+        headers = {"If-Match": version, "If-None-Match": version}
+        response = client.request(method, f"/student/{student_id}", json=body, headers=headers)
         assert response.status_code == 404, student_id
         assert response.headers["Content-Type"] == "application/problem+json"
         assert method == "HEAD" or response.json() == NOT_FOUND

@@ -50,22 +50,15 @@ def test_other_keys_and_no_key_create_other_students(client: httpx.Client) -> No
     assert len(client.get("/students").json()) == 4
 
 
-def test_rejected_request_does_not_use_up_its_key(client: httpx.Client) -> None:
-    assert client.post("/student", json={**ANANYA, "cgpa": 11}, headers=KEY).status_code == 422
-    assert client.post("/student", json=ANANYA, headers=KEY).status_code == 201
+BAD_KEYS = [*([key] for key in ("", "x" * 256, "with space", "é")), ["a", "a"]]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "with space", "é"])
-def test_invalid_key_is_rejected(client: httpx.Client, key: str) -> None:
-    response = client.post("/student", json=ANANYA, headers={b"Idempotency-Key": key.encode()})
+@pytest.mark.parametrize("keys", BAD_KEYS)
+def test_invalid_key_is_rejected(client: httpx.Client, keys: list[str]) -> None:
+    response = client.post("/student", json=ANANYA, headers=[(b"Idempotency-Key", key.encode()) for key in keys])
+    problem = "given more than once" if len(keys) == 2 else "Expected `str` matching regex"
     assert response.status_code == 400
-    assert response.json()["detail"].startswith("header Idempotency-Key: Expected `str` matching regex ")
-    assert client.get("/students").json() == []
-
-
-def test_two_keys_are_rejected(client: httpx.Client) -> None:
-    response = client.post("/student", json=ANANYA, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "a")])
-    assert (response.status_code, response.json()["detail"]) == (400, "header Idempotency-Key: given more than once")
+    assert response.json()["detail"].startswith(f"header Idempotency-Key: {problem}")
     assert client.get("/students").json() == []
 
 

@@ -45,11 +45,9 @@ BAD_QUERIES = [
     ("limit=0", "'limit': Expected `int` >= 1"),
     ("limit=1001", "'limit': Expected `int` <= 1000"),
     ("limit=", "'limit': expected an integer, got ''"),
-    ("limit", "'limit': expected an integer, got ''"),
     ("limit=010", "'limit': expected an integer, got '010'"),
-    ("limit=1_0", "'limit': expected an integer, got '1_0'"),
     ("limit=%2B1", "'limit': expected an integer, got '+1'"),
-    ("limit=%D9%A1", "'limit': expected an integer, got '١'"),
+    ("limit=1%D9%A1", "'limit': expected an integer, got '1١'"),
     ("limit=" + "9" * 5000, f"'limit': expected an integer, got '{'9' * 5000}'"),
     ("offset=-1", "'offset': Expected `int` >= 0"),
     ("offset=9007199254740992", "'offset': Expected `int` <= 9007199254740991"),
@@ -57,7 +55,6 @@ BAD_QUERIES = [
     ("Limit=1", "'Limit': not one of this route's (limit, offset)"),
     ("a%00=", "'a\\x00': not one of this route's (limit, offset)"),
     ("%FF=1", "'\ufffd': not one of this route's (limit, offset)"),
-    ("=", "'': not one of this route's (limit, offset)"),
 ]
 
 

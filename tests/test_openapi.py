@@ -22,7 +22,6 @@ import json
 import sys
 
 from student_client import Client
-from student_client.api.health import get_readiness
 from student_client.api.students import create_student, delete_student, get_student, list_students, patch_student
 from student_client.models import StudentCreate, StudentPatch
 
@@ -38,7 +37,6 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
             patch_student.sync(student_id, client=client, body=StudentPatch(cgpa=9.1), if_match=etag).to_dict(),
             create_student.sync(client=client, body=StudentCreate("Ravi", "ECE", 95)).to_dict()["errors"],
             delete_student.sync(student_id, client=client).to_dict(),
-            get_readiness.sync(client=client).to_dict(),
         ],
         sys.stdout,
     )
@@ -166,7 +164,6 @@ def test_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> No
         {**student, "cgpa": 9.1},
         [{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}],
         {"message": "Student deleted successfully"},
-        {"message": "ready"},
     ]
 
 
@@ -224,10 +221,8 @@ def test_headers_of_responses_are_documented(document: Any) -> None:
 
 def test_every_parameter_has_one_type(document: Any) -> None:
     """A header may be absent, but `null` in one is a text as any other."""
-    parameters = [
-        parameter for operation in operations(document).values() for parameter in operation.get("parameters", [])
-    ]
-    assert {parameter["name"]: parameter["schema"]["type"] for parameter in parameters} == {
+    given = [parameter for operation in operations(document).values() for parameter in operation.get("parameters", [])]
+    assert {parameter["name"]: parameter["schema"]["type"] for parameter in given} == {
         **dict.fromkeys(["limit", "offset", "student_id"], "integer"),
         **dict.fromkeys(["If-Match", "If-None-Match", "Idempotency-Key"], "string"),
     }
@@ -273,9 +268,7 @@ RESPONSES = [
     ("delete_student 400", "DELETE /student/1?x=1", {}),
     ("delete_student 404", "DELETE /student/2", {}),
     ("delete_student 412", "DELETE /student/1", {"headers": OLD}),
-    ("update_student 404", "PUT /student/2", {"headers": JSON, "content": BODY}),
     ("update_student 412", "PUT /student/1", {"headers": OLD, "content": BODY}),
-    ("patch_student 404", "PATCH /student/2", {"headers": JSON, "content": BODY}),
     ("patch_student 412", "PATCH /student/1", {"headers": OLD, "content": BODY}),
     *((f"create_student {status}", "POST /student", options) for status, options in BAD_BODIES.items()),
     *((f"update_student {status}", "PUT /student/1", options) for status, options in BAD_BODIES.items()),

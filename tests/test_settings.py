@@ -142,8 +142,7 @@ def test_database_named_twice(dotenv: Path) -> None:
 
 
 SOURCES = [
-    ("PORT=1\nHOST=h", {"PORT": "2"}, Settings(host="h", port=2)),
-    ("PORT=1", {"PORT": ""}, Settings(port=1)),
+    ("PORT=1\nHOST=h", {"PORT": "2", "HOST": ""}, Settings(host="h", port=2)),
     ("DATABASE_URL=sqlite:///x", MYSQL, Settings(mysql_user="u", mysql_database="d")),
     ("MYSQL_USER=u\nMYSQL_DATABASE=d", {"DATABASE_URL": "sqlite:///x"}, Settings(database_url="sqlite:///x")),
     ("MYSQL_USER=u", {"MYSQL_DATABASE": "d"}, Settings(mysql_user="u", mysql_database="d")),

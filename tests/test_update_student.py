@@ -5,11 +5,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.service import ANANYA
+
 BORIS = {"name": "Boris", "department": "Physics", "cgpa": 7}
 
 
 def test_update_replaces_all_but_the_id(client: httpx.Client, ananya: dict[str, Any]) -> None:
-    other = client.post("/student", json=BORIS).json()
+    other = client.post("/student", json=ANANYA).json()
     response = client.put(f"/student/{ananya['id']}", json=BORIS)
     assert response.status_code == 200
     assert response.text == '{"id":1,"name":"Boris","department":"Physics","cgpa":7.0}'

@@ -58,8 +58,7 @@ def test_write_with_a_matching_if_match_is_done(
     assert client.get("/student/1").headers.get("ETag") != tag
 
 
-OTHERS = ['"x"', "W/{}", '"x", "y"', "x", ""]
-NO_LISTS = ["w/{}", "W/ {}", "x{}", "{}x", '"a" {}', "* , {}", "{}, *", "'{}'", '"{}', "{},x", "**"]
+NO_LISTS = ["w/{}", '"a b", {}', "W/ {}", "x{}", "{}x", '"a" {}', "* , {}", "{}, *", "'{}'", '"{}', "{},x", "**"]
 """Values that are not a list of entity tags, and so name none."""
 
 
@@ -68,7 +67,7 @@ def test_write_with_another_if_match_is_a_412(
     client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None
 ) -> None:
     """A weak tag never matches: it does not promise the same bytes."""
-    for header in OTHERS + NO_LISTS:
+    for header in ('"x"', "W/{}", '"x", "y"', "x", "", *NO_LISTS):
         response = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
         assert response.status_code == 412, header
         assert response.headers["Content-Type"] == "application/problem+json"

@@ -21,9 +21,9 @@ def test_every_response_is_documented(client: httpx.Client, tmp_path: Path) -> N
     # made up, it is sent again with another body, which is rightly rejected; test_idempotency.py has its tests
     post["parameters"] = [p for p in post["parameters"] if p["name"] != "Idempotency-Key"]
     (tmp_path / "openapi.json").write_text(json.dumps(document))
-    schemathesis = Path(sys.executable).with_name("schemathesis")
     command: list[str | Path] = [
-        schemathesis, "--config-file", Path(__file__).with_name("schemathesis.toml"), "run", tmp_path / "openapi.json",
+        Path(sys.executable).with_name("schemathesis"),
+        "--config-file", Path(__file__).with_name("schemathesis.toml"), "run", tmp_path / "openapi.json",
         "--url", str(client.base_url), "--checks", "all", "--max-examples", "30", "--no-color",
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -26,7 +26,6 @@ def students(client: httpx.Client, query: Callable[..., Rows]) -> list[dict[str,
         ("&&&", 0, 100),
         ("limit=1", 0, 1),
         ("limit=1000", 0, 250),
-        ("offset=240", 240, 250),
         ("limit=10&offset=7", 7, 17),
         ("limit=1000&offset=3", 3, 250),  # passes more rows than a short page, so a reader thread runs it
         ("offset=9007199254740991", 250, 250),

@@ -3,11 +3,7 @@
 import contextlib
 import logging
 import socket
-import sqlite3
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,7 +24,7 @@ def assert_is_unavailable(response: httpx.Response) -> None:
     assert response.json() == {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": BUSY}
 
 
-def test_a_lock_is_a_503_and_passes(
+def test_lock_is_a_503_for_writes_only(
     database_url: str, locked: Callable[[], contextlib.AbstractContextManager[Any]]
 ) -> None:
     with serve_database(database_url, Timeouts(lock=0.2)) as client:
@@ -36,24 +32,10 @@ def test_a_lock_is_a_503_and_passes(
         with locked():
             assert_is_unavailable(client.put("/student/1", json={**ANANYA, "name": "Boris"}))
             assert_is_unavailable(client.delete("/student/1"))
-            assert client.get("/student/1").json() == student  # who reads does not wait for who writes
+            assert client.get("/student/1").json() == student
             assert client.get("/students").json() == [student]
             assert client.get("/students?limit=1000&offset=1").json() == []
-        assert client.get("/students").json() == [student]
-        assert client.put("/student/1", json={**ANANYA, "name": "Boris"}).status_code == 200
         assert client.delete("/student/1").status_code == 200
-
-
-def test_a_lock_that_is_given_up_in_time_is_only_a_wait(
-    client: httpx.Client, locked: Callable[[], contextlib.AbstractContextManager[Any]]
-) -> None:
-    client.post("/student", json=ANANYA)
-    with ThreadPoolExecutor(1) as other:
-        with locked():
-            update = other.submit(client.put, "/student/1", json={**ANANYA, "name": "Boris"})
-            time.sleep(0.3)
-            assert not update.done()
-        assert update.result().json() == {"id": 1, **ANANYA, "name": "Boris"}
 
 
 def test_stopped_server_is_a_503_until_it_is_back(mariadb: MariaDB, mysql_url: str) -> None:
@@ -62,33 +44,21 @@ def test_stopped_server_is_a_503_until_it_is_back(mariadb: MariaDB, mysql_url: s
         assert client.get("/student/1").json() == student  # on a connection that is kept
         mariadb.stop()
         try:
-            assert_is_unavailable(client.get("/student/1"))
-            assert_is_unavailable(client.get("/students"))
+            assert client.get("/health/live").status_code == 200
+            for method, path in (("GET", "/health/ready"), ("GET", "/student/1"), ("DELETE", "/student/1")):
+                assert_is_unavailable(client.request(method, path))
             assert_is_unavailable(client.post("/student", json=ANANYA))
-            assert_is_unavailable(client.put("/student/1", json=ANANYA))
-            assert_is_unavailable(client.delete("/student/1"))
         finally:
             mariadb.start()
+        assert client.get("/health/ready").status_code == 200
         assert client.get("/students").json() == [student]
-
-
-def test_a_table_that_is_gone_is_a_defect_and_no_outage(sqlite_path: Path, sqlite_url: str) -> None:
-    with serve_database(sqlite_url) as client:
-        client.post("/student", json=ANANYA)
-        connection = sqlite3.connect(sqlite_path)
-        connection.execute("DROP TABLE students")
-        connection.close()
-        assert client.get("/student/1").status_code == 500
-        assert client.post("/student", json=ANANYA).status_code == 500
-        assert client.get("/health/live").status_code == 200
-        assert client.get("/health/ready").status_code == 503
 
 
 @pytest.fixture
 def broken(client: httpx.Client, query: Callable[..., Rows]) -> httpx.Client:
-    """A service whose table has lost a column, which is a defect, and one with a student's data in its statements."""
+    """A service whose table is gone, which is a defect and no outage."""
     client.post("/student", json=ANANYA)
-    query("ALTER TABLE students DROP COLUMN cgpa")
+    query("DROP TABLE students")
     return client
 
 
@@ -106,6 +76,7 @@ def test_defect_is_logged_under_the_id_of_its_response(broken: httpx.Client, cap
     (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
     assert record.getMessage() == f"GET /student/1: 500: request {request_id}"
     assert record.exc_info is not None
+    assert (broken.get("/health/live").status_code, broken.get("/health/ready").status_code) == (200, 503)
 
 
 def test_log_holds_no_data_of_a_student(broken: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
@@ -117,15 +88,13 @@ def test_log_holds_no_data_of_a_student(broken: httpx.Client, caplog: pytest.Log
     assert [word for word in ("Xenia", "Secret", "1.2345") if word in caplog.text] == []
 
 
-@pytest.mark.parametrize(
-    ("given", "kept"), [("abc-1.2_3", True), ("x" * 65, False), ("a b", False), ("<script>", False)]
-)
-def test_request_id_of_the_client_is_kept_if_harmless(broken: httpx.Client, given: str, kept: bool) -> None:
+@pytest.mark.parametrize(("given", "kept"), [("abc-1.2_3", True), ("x" * 65, False), ("a b", False)])
+def test_harmless_request_id_is_kept(broken: httpx.Client, given: str, kept: bool) -> None:
     response = broken.get("/student/1", headers={"X-Request-ID": given})
     assert (response.headers["X-Request-ID"] == given) is kept
 
 
-def test_a_conflict_with_what_is_stored_is_a_409(client: httpx.Client, query: Callable[..., Rows]) -> None:
+def test_violated_constraint_is_a_409(client: httpx.Client, query: Callable[..., Rows]) -> None:
     """An index that somebody added by hand is respected, and said."""
     query("CREATE UNIQUE INDEX one_name ON students (name)")
     assert client.post("/student", json=ANANYA).status_code == 201
@@ -135,7 +104,7 @@ def test_a_conflict_with_what_is_stored_is_a_409(client: httpx.Client, query: Ca
     assert len(client.get("/students").json()) == 1
 
 
-def test_a_client_that_hangs_up_is_no_defect(
+def test_disconnect_in_a_body_is_no_defect(
     client: httpx.Client, query: Callable[..., Rows], caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:

@@ -22,7 +22,6 @@ import json
 import sys
 
 from student_client import Client
-from student_client.api.health import get_readiness
 from student_client.api.students import create_student, delete_student, get_student, list_students, patch_student
 from student_client.models import StudentCreate, StudentPatch
 
@@ -36,9 +35,8 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
             get_student.sync(student_id, client=client).to_dict(),
             [student.to_dict() for student in list_students.sync(client=client, limit=10)],
             patch_student.sync(student_id, client=client, body=StudentPatch(cgpa=9.1), if_match=etag).to_dict(),
-            create_student.sync(client=client, body=StudentCreate("Ravi", "ECE", 95)).to_dict(),
+            create_student.sync(client=client, body=StudentCreate("Ravi", "ECE", 95)).to_dict()["errors"],
             delete_student.sync(student_id, client=client).to_dict(),
-            get_readiness.sync(client=client).to_dict(),
         ],
         sys.stdout,
     )
@@ -55,8 +53,6 @@ const ananya: paths["/student"]["post"]["requestBody"]["content"]["application/j
 const patch: components["schemas"]["StudentPatch"] = { cgpa: 9.1 };
 // @ts-expect-error  a misspelt field does not compile
 const misspelt: components["schemas"]["StudentPatch"] = { cpga: 9.1 };
-// @ts-expect-error  nor does a body without one of its fields
-const incomplete: components["schemas"]["StudentCreate"] = { name: "Ananya", department: "CSE" };
 
 const created = await fetch(`${url}/student`, {
   method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(ananya),
@@ -68,12 +64,7 @@ const changed = await fetch(`${url}/student/${id}`, {
   method: "PATCH", headers: { "Content-Type": "application/merge-patch+json" }, body: JSON.stringify(patch),
 });
 const { cgpa }: operations["patch_student"]["responses"][200]["content"]["application/json"] = await changed.json();
-const rejected = await fetch(`${url}/student/${id}`, {
-  method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(misspelt),
-});
-const problem: operations["update_student"]["responses"][422]["content"]["application/problem+json"] =
-  await rejected.json();
-console.log(JSON.stringify([id, name, cgpa, problem.status, problem.errors?.length]));
+console.log(JSON.stringify([id, name, cgpa]));
 """
 
 
@@ -118,44 +109,43 @@ def operations(document: Any) -> dict[str, Any]:
     return {operation["operationId"]: operation for item in document["paths"].values() for operation in item.values()}
 
 
-def bodies(document: Any) -> Iterator[tuple[str, Any]]:
-    """Find the body of every request and response, in each of its media types."""
-    for name, operation in operations(document).items():
-        for status, body in {"request": operation.get("requestBody", {}), **operation["responses"]}.items():
-            for media_type, content in body.get("content", {}).items():
-                yield f"{name} {status} {media_type}", content
-
-
 def find_examples(content: Any) -> list[Any]:
     """Return the values of `example` or `examples` of a body or a header."""
     named = [example["value"] for example in content.get("examples", {}).values()]
     return [content["example"], *named] if "example" in content else named
 
 
-def validate(example: Any, schema: Any, document: Any) -> None:
-    OAS31Validator({**schema, "components": document["components"]}).validate(example)
+def find_contents(document: Any) -> Iterator[tuple[str, Any, list[Any]]]:
+    """Find what has a schema and examples: bodies in each media type, headers of responses, fields of structs."""
+    for name, operation in operations(document).items():
+        for status, part in {"request": operation.get("requestBody", {}), **operation["responses"]}.items():
+            for kind, content in {**part.get("content", {}), **part.get("headers", {})}.items():
+                yield f"{name} {status} {kind}", content["schema"], find_examples(content)
+    for name, schema in document["components"]["schemas"].items():
+        for field, rule in schema["properties"].items():
+            yield f"{name}.{field}", rule, rule["examples"]
 
 
-def test_the_document_is_valid_for_the_specification(document: Any) -> None:
-    assert document["openapi"].startswith("3.1.")
+def test_document_is_valid_for_the_specification(document: Any) -> None:
+    assert (document["openapi"][:4], document["info"]["title"]) == ("3.1.", "Student Records")
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
 
 
-def test_the_document_is_valid_for_redocly(openapi_json: Path) -> None:
-    """Its recommended rules find nothing, not even something to warn of."""
+def test_document_is_valid_for_redocly(openapi_json: Path) -> None:
+    """Its recommended rules do not even warn: they ask for a license, summaries and descriptions, too."""
     quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
     report = run("redocly", "lint", "--extends=recommended", "--format=json", openapi_json, **quiet)
     assert json.loads(report)["totals"] == {"errors": 0, "warnings": 0, "ignored": 0}
 
 
-def test_the_document_is_valid_for_spectral(openapi_json: Path) -> None:
-    """The rules of `spectral:oas` find nothing, not even something to warn of."""
+def test_document_is_valid_for_spectral(openapi_json: Path) -> None:
+    """The rules of `spectral:oas` do not even give a hint."""
     rules = openapi_json.with_name("rules.yaml")
     rules.write_text("extends: spectral:oas\n")
     run("spectral", "lint", "--fail-severity=hint", "--ruleset", rules, openapi_json)
 
 
-def test_a_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> None:
+def test_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> None:
     """Made by openapi-python-client without a warning: it writes and reads students, and reads problems."""
     (tmp_path / "config.yaml").write_text("post_hooks: []\n")  # the generated code need not be formatted
     run(
@@ -172,15 +162,8 @@ def test_a_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> 
         student,
         [student],
         {**student, "cgpa": 9.1},
-        {
-            "type": "about:blank",
-            "title": "Unprocessable Content",
-            "status": 422,
-            "detail": "The body is not valid; errors lists every problem",
-            "errors": [{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}],
-        },
+        [{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}],
         {"message": "Student deleted successfully"},
-        {"message": "ready"},
     ]
 
 
@@ -192,133 +175,71 @@ def test_generated_typescript_types_work(openapi_json: Path, tmp_path: Path) -> 
     run("tsc", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", program)
     with serve_database(f"sqlite:///{tmp_path}/students.db") as client:
         output = run("node", program.with_suffix(".mjs"), str(client.base_url))
-    assert json.loads(output) == [1, "Ananya", 9.1, 422, 4]
+    assert json.loads(output) == [1, "Ananya", 9.1]
 
 
 def test_operations_are_named_after_their_functions(document: Any) -> None:
-    """HEAD, which every GET has, is left out."""
-    named = {
-        f"{method.upper()} {path}": (operation["operationId"], operation["tags"])
-        for path, item in document["paths"].items()
-        for method, operation in item.items()
-    }
+    """And described; HEAD, which every GET has, is left out."""
+    named = {}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            success = operation["responses"]["201" if method == "post" else "200"]
+            named[f"{method.upper()} {path}"] = (operation["operationId"], *operation["tags"], success["description"])
     assert named == {
-        "GET /students": ("list_students", ["students"]),
-        "POST /student": ("create_student", ["students"]),
-        "GET /student/{student_id}": ("get_student", ["students"]),
-        "PUT /student/{student_id}": ("update_student", ["students"]),
-        "PATCH /student/{student_id}": ("patch_student", ["students"]),
-        "DELETE /student/{student_id}": ("delete_student", ["students"]),
-        "GET /health/live": ("get_liveness", ["health"]),
-        "GET /health/ready": ("get_readiness", ["health"]),
+        "GET /students": ("list_students", "students", "The students of the page; an empty array past the end"),
+        "POST /student": ("create_student", "students", "The student as stored"),
+        "GET /student/{student_id}": ("get_student", "students", "The student"),
+        "PUT /student/{student_id}": ("update_student", "students", "The student as replaced"),
+        "PATCH /student/{student_id}": ("patch_student", "students", "The student as changed"),
+        "DELETE /student/{student_id}": ("delete_student", "students", "The student is deleted"),
+        "GET /health/live": ("get_liveness", "health", "The process is up"),
+        "GET /health/ready": ("get_readiness", "health", "The database responds"),
     }
 
 
-def test_the_document_says_what_the_service_is(document: Any) -> None:
-    assert (document["info"]["title"], document["info"]["license"]) == (
-        "Student Records",
-        {"name": "MIT", "identifier": "MIT"},
-    )
-    assert [(tag["name"], bool(tag["description"])) for tag in document["tags"]] == [
-        ("students", True),
-        ("health", True),
-    ]
-
-
-def test_every_operation_and_success_is_described(document: Any) -> None:
-    """The description of a success is its own, not the phrase of its status."""
-    assert all(operation["summary"] and operation["description"] for operation in operations(document).values())
-    successes = {
-        name: response["description"]
-        for name, operation in operations(document).items()
-        for status, response in operation["responses"].items()
-        if status < "300"
-    }
-    assert successes == {
-        "list_students": "The students of the page; an empty array past the end",
-        "create_student": "The student as stored",
-        "get_student": "The student",
-        "update_student": "The student as replaced",
-        "patch_student": "The student as changed",
-        "delete_student": "The student is deleted",
-        "get_liveness": "The process is up",
-        "get_readiness": "The database responds",
-    }
-
-
-def test_every_operation_documents_its_problems(document: Any) -> None:
-    for name, operation in operations(document).items():
-        assert {"400", "500", "503"} <= operation["responses"].keys(), name
-        for status, response in operation["responses"].items():
-            if status >= "400":
-                assert list(response["content"]) == [PROBLEM_JSON], name
-                (example,) = find_examples(response["content"][PROBLEM_JSON])
-                assert (example["status"], example["title"]) == (int(status), response["description"]), name
-
-
-def test_every_body_has_an_example_that_is_valid(document: Any) -> None:
-    for name, content in bodies(document):
-        examples = find_examples(content)
+def test_every_example_is_valid(document: Any) -> None:
+    for name, schema, examples in find_contents(document):
         assert examples, name
         for example in examples:
-            validate(example, content["schema"], document)
+            OAS31Validator({**schema, "components": document["components"]}).validate(example)
 
 
-def test_every_field_has_examples_that_are_valid(document: Any) -> None:
-    schemas = document["components"]["schemas"]
-    assert schemas.keys() == {
-        "StudentCreate", "StudentUpdate", "StudentPatch", "StudentRead", "Message", "Health", "Problem", "FieldProblem",
-    }  # fmt: skip
-    for name, schema in schemas.items():
-        for field, rule in schema["properties"].items():
-            assert rule["examples"], (name, field)
-            for example in rule["examples"]:
-                validate(example, rule, document)
-
-
-def test_every_header_has_a_schema_and_an_example(document: Any) -> None:
-    documented: dict[str, set[str]] = {}
-    for name, operation in operations(document).items():
-        for status, response in operation["responses"].items():
-            for header, content in response.get("headers", {}).items():
-                documented.setdefault(header, set()).add(f"{name} {status}")
-                validate(content["example"], content["schema"], document)
+def test_headers_of_responses_are_documented(document: Any) -> None:
+    documented = {
+        f"{name} {status}": set(response["headers"])
+        for name, operation in operations(document).items()
+        for status, response in operation["responses"].items()
+        if response.get("headers")
+    }
     assert documented == {
-        "ETag": {"create_student 201", "get_student 200", "get_student 304", "update_student 200", "patch_student 200"},
-        "Location": {"create_student 201"},
-        "Retry-After": {f"{name} 503" for name in operations(document)},
+        "create_student 201": {"Location", "ETag"},
+        **{f"{name} 200": {"ETag"} for name in ("get_student", "update_student", "patch_student")},
+        "get_student 304": {"ETag"},
+        **{f"{name} 503": {"Retry-After"} for name in operations(document)},
     }
 
 
 def test_every_parameter_has_one_type(document: Any) -> None:
     """A header may be absent, but `null` in one is a text as any other."""
-    types = {
-        parameter["name"]: parameter["schema"]["type"]
-        for operation in operations(document).values()
-        for parameter in operation.get("parameters", [])
+    given = [parameter for operation in operations(document).values() for parameter in operation.get("parameters", [])]
+    assert {parameter["name"]: parameter["schema"]["type"] for parameter in given} == {
+        **dict.fromkeys(["limit", "offset", "student_id"], "integer"),
+        **dict.fromkeys(["If-Match", "If-None-Match", "Idempotency-Key"], "string"),
     }
-    assert types == {
-        "limit": "integer", "offset": "integer", "student_id": "integer",
-        "If-Match": "string", "If-None-Match": "string", "Idempotency-Key": "string",
-    }  # fmt: skip
 
 
 def test_patch_takes_two_media_types(document: Any) -> None:
     content = operations(document)["patch_student"]["requestBody"]["content"]
     assert list(content) == ["application/merge-patch+json", "application/json"]
-    schemas = [body["schema"] for body in content.values()]
-    assert schemas == [{"$ref": "#/components/schemas/StudentPatch"}] * 2
+    assert [body["schema"] for body in content.values()] == [{"$ref": "#/components/schemas/StudentPatch"}] * 2
 
 
-@pytest.mark.parametrize(
-    ("name", "required"),
-    [("StudentCreate", ["name", "department", "cgpa"]), ("StudentUpdate", ["name", "department", "cgpa"]),
-     ("StudentPatch", [])],
-)  # fmt: skip
-def test_a_request_schema_has_the_rules_of_the_service(document: Any, name: str, required: list[str]) -> None:
+@pytest.mark.parametrize("name", ["StudentCreate", "StudentUpdate", "StudentPatch"])
+def test_request_schema_has_the_rules_of_the_service(document: Any, name: str) -> None:
     """Unknown fields, the required ones, and the bounds; the id of a PUT is read-only."""
     schema = document["components"]["schemas"][name]
-    assert (schema["additionalProperties"], schema["required"]) == (False, required)
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ([] if name == "StudentPatch" else ["name", "department", "cgpa"])
     cgpa = schema["properties"]["cgpa"]
     assert (cgpa["type"], cgpa["minimum"], cgpa["maximum"]) == ("number", 0, 10)
     read_only = [field for field, rule in schema["properties"].items() if rule.get("readOnly")]
@@ -334,46 +255,33 @@ BAD_BODIES = {
     415: {"headers": {"Content-Type": "text/plain"}, "content": BODY},
     422: {"headers": JSON, "content": json.dumps({**ANANYA, "cgpa": 11})},
 }
+RESPONSES = [
+    ("list_students 200", "GET /students", {}),
+    ("list_students 400", "GET /students?limit=ten", {}),
+    ("get_student 200", "GET /student/1", {}),
+    ("get_student 400", "GET /student/1?x=1", {}),
+    ("get_student 404", "GET /student/2", {}),
+    ("get_liveness 200", "GET /health/live", {}),
+    ("get_liveness 400", "GET /health/live?x=1", {}),
+    ("get_readiness 200", "GET /health/ready", {}),
+    ("get_readiness 400", "GET /health/ready?x=1", {}),
+    ("delete_student 400", "DELETE /student/1?x=1", {}),
+    ("delete_student 404", "DELETE /student/2", {}),
+    ("delete_student 412", "DELETE /student/1", {"headers": OLD}),
+    ("update_student 412", "PUT /student/1", {"headers": OLD, "content": BODY}),
+    ("patch_student 412", "PATCH /student/1", {"headers": OLD, "content": BODY}),
+    *((f"create_student {status}", "POST /student", options) for status, options in BAD_BODIES.items()),
+    *((f"update_student {status}", "PUT /student/1", options) for status, options in BAD_BODIES.items()),
+    *((f"patch_student {status}", "PATCH /student/1", options) for status, options in BAD_BODIES.items()),
+]
 
 
-@pytest.mark.parametrize(
-    ("documented", "request_line", "options"),
-    [
-        ("list_students 400", "GET /students?limit=ten", {}),
-        ("get_student 400", "GET /student/1?x=1", {}),
-        ("get_student 404", "GET /student/2", {}),
-        ("get_liveness 400", "GET /health/live?x=1", {}),
-        ("get_readiness 400", "GET /health/ready?x=1", {}),
-        ("delete_student 400", "DELETE /student/1?x=1", {}),
-        ("delete_student 404", "DELETE /student/2", {}),
-        ("delete_student 412", "DELETE /student/1", {"headers": OLD}),
-        ("update_student 404", "PUT /student/2", {"headers": JSON, "content": BODY}),
-        ("update_student 412", "PUT /student/1", {"headers": OLD, "content": BODY}),
-        ("patch_student 404", "PATCH /student/2", {"headers": JSON, "content": BODY}),
-        ("patch_student 412", "PATCH /student/1", {"headers": OLD, "content": BODY}),
-        *((f"create_student {status}", "POST /student", options) for status, options in BAD_BODIES.items()),
-        *((f"update_student {status}", "PUT /student/1", options) for status, options in BAD_BODIES.items()),
-        *((f"patch_student {status}", "PATCH /student/1", options) for status, options in BAD_BODIES.items()),
-    ],
-)
-def test_a_documented_problem_is_what_is_returned(
+@pytest.mark.parametrize(("documented", "request_line", "options"), RESPONSES)
+def test_documented_response_is_what_is_returned(
     client: httpx.Client, document: Any, documented: str, request_line: str, options: dict[str, Any]
 ) -> None:
     """Word for word, so that every example fits the route that it stands at."""
     response = client.request(*request_line.split(), **options)
     operation, status = documented.split()
-    content = operations(document)[operation]["responses"][status]["content"][PROBLEM_JSON]
+    content = operations(document)[operation]["responses"][status]["content"][response.headers["Content-Type"]]
     assert (response.status_code, [response.json()]) == (int(status), find_examples(content))
-
-
-@pytest.mark.parametrize(
-    ("operation", "path"),
-    [("list_students", "/students"), ("get_student", "/student/1"), ("get_liveness", "/health/live"),
-     ("get_readiness", "/health/ready")],
-)  # fmt: skip
-def test_a_documented_success_is_what_is_returned(
-    client: httpx.Client, document: Any, operation: str, path: str
-) -> None:
-    response = client.get(path)
-    documented = operations(document)[operation]["responses"]["200"]["content"]["application/json"]
-    assert (response.status_code, [response.json()]) == (200, find_examples(documented))

@@ -64,6 +64,8 @@ def test_addresses_are_below_the_root_path(sqlite_url: str, prefix: str, root: s
         page = client.get(f"{below}/docs").text
         assert set(re.findall(r'(?:src|href|document)="([^"]*/)[^"]*"', page)) == {f"{root}/", f"{root}/docs/assets/"}
         document, plain = client.get(f"{below}/openapi.json").json(), client.get("/openapi.json").json()
+        assert client.get(f"{below}/", follow_redirects=False).headers["Location"] == f"{root}/docs"
+        assert client.post(f"{below}/student", json=ANANYA).headers["Location"] == f"{root}/student/1"
     assert document == {**plain, "servers": [{"url": root}]}
     assert plain["servers"] == [{"url": "/"}]
 

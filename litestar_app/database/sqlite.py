@@ -57,7 +57,7 @@ class DatabaseFile:
     def close(self) -> None:
         """Close the connection; the last one folds the log back into the file, but not into one that was moved."""
         if self._anchor is not None:
-            if self._opened != self._identify_all():
+            if self._opened and self._opened != self._identify_all():
                 self._save_log()
             self._anchor.close()
             self._anchor = None

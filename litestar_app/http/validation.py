@@ -34,6 +34,8 @@ def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingPr
         raise UnreadableBodyError("The body is nested too deeply") from None
     except UnicodeDecodeError:
         raise UnreadableBodyError("The body is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise UnreadableBodyError("The body is not JSON: a surrogate without its other half") from None
     except (msgspec.DecodeError, ValueError) as error:
         raise UnreadableBodyError(f"The body is not JSON: {error}") from None
     if problems := [

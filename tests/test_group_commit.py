@@ -109,7 +109,7 @@ def test_stop_writes_what_waits_and_rejects_the_rest(alchemy: AlchemyConfig, nam
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return list(await asyncio.gather(*writes, database.write(create("Late")), return_exceptions=True))
 
-    *written, late = asyncio.run(main())
+    *written, late = asyncio.run(asyncio.wait_for(main(), 30))
     assert written == ["A", "B"] == names()
     assert isinstance(late, DatabaseUnavailableError)
 
@@ -134,7 +134,7 @@ def test_stop_leaves_a_hung_write_behind(alchemy: AlchemyConfig, names: Names) -
         release.set()
         return list(await asyncio.gather(*writes, return_exceptions=True))
 
-    hung, late = asyncio.run(main())
+    hung, late = asyncio.run(asyncio.wait_for(main(), 30))
     assert (type(hung), type(late)) == (ZeroDivisionError, DatabaseUnavailableError)
     assert names() == []
     for thread in {*threading.enumerate()} - threads:  # no time was left to wait for any of them

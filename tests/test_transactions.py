@@ -171,6 +171,17 @@ def test_connection_lost_before_commit_is_a_failure(mysql_url: str, mysql_query:
     assert mysql_query("SELECT * FROM students") == []
 
 
+def test_write_on_a_closed_idle_connection_is_retried(
+    mariadb: MariaDB, mysql_url: str, mysql_query: Callable[..., Rows]
+) -> None:
+    """A writer keeps its connection; the server has closed it by a restart, or `wait_timeout`."""
+    with prepare(mysql_url) as alchemy, open_transactions(alchemy) as transactions:
+        for name in "AB":
+            assert transactions.run([create(name)]) == [name]
+            mariadb.kill_sessions(mysql_url)
+    assert mysql_query("SELECT name FROM students") == [("A",), ("B",)]
+
+
 def test_write_that_a_hung_server_lost_is_not_retried(mariadb: MariaDB, mysql_url: str) -> None:
     """The client would wait twice as long; the next write connects anew."""
     tries: list[int] = []
@@ -220,6 +231,7 @@ def test_sqlite_connections_are_durable(sqlite_url: str, sql_log: list[str]) -> 
             for connection in (one, two):
                 cursor = connection.connection.cursor()
                 assert {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in expected} == expected
+        assert sql_log.count("PRAGMA synchronous=FULL") == 2  # which only some builds of SQLite have by themselves
         sql_log.clear()
         transactions.run([create("A")])
     statements = [statement for statement in sql_log if "PRAGMA" not in statement]

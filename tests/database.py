@@ -1,12 +1,19 @@
 """The database without the service in front of it."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, Timeouts, create_alchemy_config
 from litestar_app.database.writes import Transactions
 from litestar_app.settings import Settings
+
+INSERT = text("INSERT INTO students (name, department, cgpa) VALUES (:name, 'CSE', 8.9)")
 
 
 @contextmanager
@@ -20,7 +27,30 @@ def prepare(database_url: str, timeouts: Timeouts | None = None) -> Iterator[Alc
         alchemy.get_engine().dispose()
 
 
-def make_transactions(alchemy: AlchemyConfig) -> Transactions:
-    """Make what one thread writes with."""
+def run(alchemy: AlchemyConfig, main: Callable[[Database], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine function with an open database."""
+
+    async def open_and_run(database: Database) -> Any:
+        async with asyncio.timeout(60), database.open():
+            return await main(database)
+
+    return asyncio.run(open_and_run(Database(alchemy)))
+
+
+@contextmanager
+def open_transactions(alchemy: AlchemyConfig) -> Iterator[Transactions]:
+    """Open what one thread writes with."""
     sessions = cast("Any", alchemy.create_session_maker())
-    return Transactions(sessions, alchemy.get_engine(), alchemy.timeouts.lock, alchemy.file)
+    transactions = Transactions(sessions, alchemy.get_engine(), alchemy.timeouts.lock, alchemy.file)
+    yield transactions
+    transactions.close()
+
+
+def create(name: str) -> Callable[[Session], str]:
+    """Make a unit of work that creates a student and returns the name."""
+
+    def work(session: Session) -> str:
+        session.execute(INSERT, {"name": name})
+        return name
+
+    return work

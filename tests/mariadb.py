@@ -51,7 +51,7 @@ class MariaDB:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the server and wait until it answers; raise RuntimeError with its log where it does not."""
+        """Start the server and wait until it responds; raise RuntimeError with its log where it does not."""
         log = self.directory / "server.log"
         command = [
             str(find_binary("mariadbd")), "--no-defaults", *self._user(),
@@ -82,7 +82,7 @@ class MariaDB:
             self.process = None
 
     def pause(self) -> None:
-        """Freeze the server: its sockets stay open and nothing answers."""
+        """Freeze the server: its sockets stay open and nothing responds."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
@@ -121,9 +121,8 @@ class MariaDB:
             [
                 str(find_binary("mariadb-install-db")), "--no-defaults", *self._user(),
                 f"--datadir={self.directory / 'data'}",
-            f"--tmpdir={self.directory}",  # a server that starts deletes what others have in a common one
-            "--auth-root-authentication-method=normal",
-                "--skip-test-db", "--innodb-log-file-size=4M",
+                f"--tmpdir={self.directory}",  # a server that starts deletes what others have in a common one
+                "--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=4M",
             ],
             check=True,
             capture_output=True,

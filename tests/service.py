@@ -24,6 +24,8 @@ from tests.mariadb import free_port
 
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """What httpx need not make anew, by reading every certificate of the world, for each client of plain HTTP."""
+UNAVAILABLE = "The database is locked, full or unreachable; nothing was stored, retry later"
+"""The detail of a 503 after which a retry does no harm."""
 ANANYA = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
 
 
@@ -74,7 +76,8 @@ class Service:
         self.directory = directory
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = connect(self.url, limits=httpx.Limits(max_keepalive_connections=0))  # it outlives the process
+        # it outlives the process, and is more patient than a service whose database hangs
+        self.client = connect(self.url, timeout=180, limits=httpx.Limits(max_keepalive_connections=0))
         ours = {name.upper() for name in Settings.__struct_fields__}
         unwanted = ours | {"PYTHONDONTWRITEBYTECODE"}  # which would make every start compile everything again
         self.environment = {name: value for name, value in os.environ.items() if name not in unwanted}

@@ -62,14 +62,10 @@ CASES: list[tuple[BaseException, Failure, bool]] = [
     (pymysql.err.ProgrammingError("x"), Failure.DEFECT, False),
     (sqlite3.ProgrammingError("Cannot operate on a closed database."), Failure.DEFECT, False),
     (ConnectionResetError(), Failure.OUTAGE, True),
-    (BrokenPipeError(), Failure.OUTAGE, True),
-    (TimeoutError(), Failure.OUTAGE, True),
     (ssl.SSLEOFError(), Failure.OUTAGE, True),
-    (PermissionError(), Failure.OUTAGE, True),
     (RetryTransactionError(), Failure.CONTENTION, False),
     (ZeroDivisionError(), Failure.DEFECT, False),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), Failure.DEFECT, False),
-    (KeyboardInterrupt(), Failure.DEFECT, False),
     (asyncio.CancelledError(), Failure.DEFECT, False),
 ]
 TRANSLATED: dict[Failure, Any] = {

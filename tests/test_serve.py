@@ -1,31 +1,28 @@
-"""Serve: how the process ends by a signal at any moment, and the exit code of a start that fails."""
+"""The process: what stops its start and with which exit code, and what is left of it when it ends."""
 
 import os
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.service import Service
+from tests.conftest import query_sqlite
+from tests.mariadb import free_port
+from tests.service import ANANYA, Service
 
 PREPARED = "CREATE TABLE students (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, department TEXT, cgpa REAL)"
 
 
-def wait_for_end(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Return those that are left after ten seconds; the parent of an orphan may never collect it."""
-    deadline = time.monotonic() + 10
-    while processes and time.monotonic() < deadline:
-        time.sleep(0.02)
-        processes = [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-    return processes
-
-
-def session_of(service: Service) -> list[psutil.Process]:
+def find_processes(service: Service) -> list[psutil.Process]:
+    """Find the processes of a service, also those whose parent has ended."""
     assert service.process is not None
     members = []
     for process in psutil.process_iter():
@@ -37,54 +34,100 @@ def session_of(service: Service) -> list[psutil.Process]:
     return members
 
 
-@pytest.fixture
-def taken(tmp_path: Path) -> Iterator[Service]:
-    """A service whose port another process is listening on."""
+def assert_all_end(service: Service) -> None:
+    deadline = time.monotonic() + 30
+    while left := find_processes(service):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+def wait_until(service: Service, condition: Callable[[], bool]) -> None:
+    """Wait for something that comes while the service starts."""
+    assert service.process is not None
+    while not condition():
+        assert service.process.poll() is None, service.log()
+        time.sleep(0.005)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock a database that has the table already, so that a start waits for it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute(PREPARED)
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"PORT": "http"}, "PORT='http' is not possible: expected an integer, in digits only"),
+        ({"HOST": "x.invalid", "PORT": "8999"}, "HOST='x.invalid', PORT=8999: cannot listen there: "),
+        ({"DATABASE_URL": "sqlite:////no/x"}, "DATABASE_URL (or MYSQL_*) sqlite+pysqlite:////no/x cannot be used: "),
+    ],
+)
+def test_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, variables: dict[str, str], says: str) -> None:
+    service = Service(tmp_path, **variables)
+    service.launch()
+    assert service.process is not None
+    assert service.process.wait() == 1
+    assert service.log().startswith(f"student-records: {says}")
+    assert service.log().count("\n") == 1
+
+
+def test_uvicorn_itself_says_the_same_line(tmp_path: Path) -> None:
+    """For those who start `uvicorn litestar_app.main:app`, as the tutorial does."""
+    environment = Service(tmp_path, PORT="http").environment
+    command = [sys.executable, "-m", "uvicorn", "litestar_app.main:app", "--port", str(free_port())]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "student-records: PORT='http' is not possible: expected an integer, in digits only\n"
+
+
+def test_taken_port_ends_the_start_before_the_database(tmp_path: Path) -> None:
     service = Service(tmp_path)
     with socket.create_server(("127.0.0.1", service.port)):
-        yield service
-
-
-def test_port_that_is_taken_ends_the_start_before_the_database(taken: Service) -> None:
-    taken.launch()
-    assert taken.process is not None
-    assert taken.process.wait() == 1
-    assert taken.log().startswith(f"student-records: HOST='127.0.0.1', PORT={taken.port}: cannot listen there: ")
-    assert taken.log().count("\n") == 1
-    assert [path.name for path in taken.directory.iterdir()] == ["service.log"]
+        service.launch()
+        assert service.process is not None
+        assert service.process.wait() == 1
+    assert service.log().startswith(f"student-records: HOST='127.0.0.1', PORT={service.port}: cannot listen there: ")
+    assert service.log().count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["service.log"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_port_that_is_taken_meanwhile_ends_with_exit_code_1(tmp_path: Path, workers: int) -> None:
+def test_port_that_is_taken_meanwhile_is_exit_code_1(tmp_path: Path, workers: int) -> None:
     """The start waits for a locked database between its check of the port and its use."""
     path = tmp_path / "students.db"
     service = Service(tmp_path, WORKERS=workers)
-    with sqlite3.connect(path, isolation_level=None) as lock:
-        lock.execute(PREPARED)
-        lock.execute("BEGIN EXCLUSIVE")
+    with locked(path):
         service.launch()
         assert service.process is not None
-        wait_until_open(service, path)
-        with socket.create_server(("127.0.0.1", service.port)):
-            lock.execute("ROLLBACK")
-            assert service.process.wait(30) == 1
-    lock.close()
+        process = psutil.Process(service.process.pid)
+        wait_until(service, lambda: any(Path(file.path) == path for file in process.open_files()))
+        taken = socket.create_server(("127.0.0.1", service.port))
+    with taken:
+        assert service.process.wait() == 1
     assert "Traceback" not in service.log()
     assert "address already in use" in service.log().lower()
-    assert wait_for_end(session_of(service)) == []
+    assert_all_end(service)
 
 
-def wait_until_open(service: Service, path: Path) -> None:
-    """Wait until the service has the database file open, which is after its check of the port."""
+def test_worker_that_cannot_start_ends_the_service(tmp_path: Path) -> None:
+    """The file is replaced by what is no database after the supervisor has prepared it."""
+    service = Service(tmp_path, WORKERS=2)
+    service.launch()
     assert service.process is not None
-    process = psutil.Process(service.process.pid)
-    while not any(Path(file.path) == path for file in process.open_files()):
-        assert service.process.poll() is None, service.log()
-        time.sleep(0.01)
+    wait_until(service, lambda: "Started parent process" in service.log())
+    for path in tmp_path.glob("students.db*"):
+        path.write_text("no database" * 1000)
+    assert service.process.wait() == 1
+    assert "failed to start, stopping the parent process" in service.log()
+    assert_all_end(service)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("delay", [0.3, 0.8, 1.3, 1.6, 2.0, 2.6])
+@pytest.mark.parametrize("delay", [0.3, 1.3, 2.6])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_signal_during_the_start_leaves_nothing(
     tmp_path: Path, workers: int, delay: float, number: signal.Signals
@@ -95,44 +138,37 @@ def test_signal_during_the_start_leaves_nothing(
     assert service.process is not None
     time.sleep(delay)
     (os.killpg if number is signal.SIGINT else os.kill)(service.process.pid, number)
-    assert service.process.wait(15) in {0, -number}
-    assert wait_for_end(session_of(service)) == []
+    assert service.process.wait() in {0, -number}
+    assert_all_end(service)
     assert "Traceback" not in service.log()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_ends_a_running_service_without_traceback(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_stopped_service_leaves_one_file(tmp_path: Path, workers: int, number: signal.Signals) -> None:
+    """SQLite's log is folded into students.db, the default, which can then be copied as it is."""
     with Service(tmp_path, WORKERS=workers) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == workers)
+        assert service.client.post("/student", json=ANANYA).status_code == 201
+        assert service.client.get("/students?limit=1000&offset=1000").json() == []
         assert service.process is not None
-        os.killpg(service.process.pid, signal.SIGINT)
-        assert service.process.wait(15) == (0 if workers > 1 else -signal.SIGINT)
-        assert wait_for_end(session_of(service)) == []
-        assert "Traceback" not in service.log()
+        (os.killpg if number is signal.SIGINT else os.kill)(service.process.pid, number)
+        # uvicorn ends in order and then lets the signal have its way; its supervisor does not
+        assert service.process.wait() == (0 if workers > 1 else -number)
+        assert_all_end(service)
+    assert service.log().count("Started server process") == workers
+    assert "Traceback" not in service.log()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["service.log", "students.db"]
+    assert query_sqlite(tmp_path / "students.db", "SELECT * FROM students") == [(1, "Ananya", "CSE", 8.9)]
 
 
-def test_workers_end_in_order_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    """In order; and the service can be started again."""
     with Service(tmp_path, WORKERS=2) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
         assert service.process is not None
-        workers = psutil.Process(service.process.pid).children(recursive=True)
-        assert len(workers) >= 2
         service.process.kill()
         service.process.wait()
-        assert wait_for_end(workers) == []
+        assert_all_end(service)
         assert service.log().count("Finished server process") == 2
         service.start()
-
-
-def test_worker_that_cannot_start_ends_the_service(tmp_path: Path) -> None:
-    """The file is replaced by what is no database after the supervisor has prepared it."""
-    service = Service(tmp_path, WORKERS=2)
-    service.launch()
-    assert service.process is not None
-    while "Started parent process" not in service.log():
-        assert service.process.poll() is None, service.log()
-        time.sleep(0.005)
-    for path in tmp_path.glob("students.db*"):
-        path.write_text("no database" * 1000)
-    assert service.process.wait(30) == 1
-    assert "failed to start, stopping the parent process" in service.log()
-    assert wait_for_end(session_of(service)) == []

@@ -4,15 +4,19 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import QueuePool, text
 from sqlalchemy.orm import Session
 
+from litestar_app.app import create_app
+from litestar_app.database.config import create_alchemy_config
 from litestar_app.exceptions import CommitUnknownError, DatabaseFileError
+from litestar_app.settings import Settings
 from tests.conftest import query_sqlite
 from tests.database import create, open_transactions, prepare
-from tests.service import ANANYA, UNAVAILABLE, serve_database
+from tests.service import ANANYA, UNAVAILABLE, serve_app, serve_database
 
 NAMES = "SELECT name FROM students ORDER BY id"
 
@@ -36,6 +40,10 @@ def delete_all(path: Path) -> None:
     path.unlink()
 
 
+def move_away(path: Path) -> None:
+    path.rename(path.with_name("v1.db"))
+
+
 def repoint(path: Path) -> None:
     """Have the name, which is a link, lead to the backup."""
     link = path.with_name("link")
@@ -43,7 +51,9 @@ def repoint(path: Path) -> None:
     link.replace(path)
 
 
-@pytest.mark.parametrize("change", [replace_by_backup, Path.unlink, delete_log, delete_index, delete_all, repoint])
+@pytest.mark.parametrize(
+    "change", [replace_by_backup, Path.unlink, move_away, delete_log, delete_index, delete_all, repoint]
+)
 def test_replaced_file_stops_all_use(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
 ) -> None:
@@ -66,20 +76,30 @@ def test_replaced_file_stops_all_use(
             response = client.request(method, url, json=body)
             assert (response.status_code, response.json()["detail"]) == (503, UNAVAILABLE)
         assert client.get("/health/live").status_code == 200
-        if change is delete_log:
+        if change in {delete_log, delete_index}:
             shutil.copy(path, tmp_path / "crashed.db")  # what a crash would leave
             assert query_sqlite(tmp_path / "crashed.db", NAMES) == [("Ananya",), ("Boris",)]
     (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
     assert "stop it, put the right file in place, remove its -wal and -shm, and start it" in record.getMessage()
+    for leftover in (*tmp_path.glob("students.db-*"), *tmp_path.glob("backup.db-*")):
+        leftover.unlink()
     if change in {replace_by_backup, repoint}:
-        for leftover in (*tmp_path.glob("students.db-*"), *tmp_path.glob("backup.db-*")):
-            leftover.unlink()
         assert query_sqlite(path, "PRAGMA integrity_check") == [("ok",)]
         assert query_sqlite(path, NAMES) == [("Ananya",)]
-    if change is repoint:
+    if change in {move_away, repoint}:
         assert query_sqlite(tmp_path / "v1.db", NAMES) == [("Ananya",), ("Boris",)]
     if change is delete_all:
         assert not path.exists()
+
+
+def test_service_that_ends_leaves_no_connection(sqlite_url: str) -> None:
+    """Not even the second one of a process, whose engine the plugin forgets."""
+    for _ in range(2):
+        alchemy = create_alchemy_config(Settings(database_url=sqlite_url))
+        pool = cast("QueuePool", alchemy.get_engine().pool)
+        with serve_app(create_app(alchemy=alchemy)):
+            assert pool.checkedout() > 0
+        assert pool.checkedin() == pool.checkedout() == 0
 
 
 def test_file_replaced_during_a_transaction(sqlite_url: str, sqlite_path: Path) -> None:

@@ -124,18 +124,16 @@ def _check_rights(connection: Connection, tables: list[Table]) -> None:
 def _check_row(connection: Connection) -> None:
     """Insert a row, update it, delete it and take all of it back; SettingsError where a trigger makes it another."""
     table = cast("Table", Student.__table__)
-    values: list[dict[str, Any]] = [{"name": "a", "department": "a", "cgpa": 5.0}, {"name": "b", "cgpa": 6.0}]
-    expected: dict[str, Any] = {}
+    given: dict[str, Any] = {"name": "a", "department": "a", "cgpa": 5.0}
     savepoint = connection.begin_nested()
     try:
-        expected["id"] = connection.execute(insert(table).values(values[0])).lastrowid
-        this = table.c.id == expected["id"]
-        for given in values:
-            expected |= given
-            connection.execute(update(table).where(this).values(given))
-            rows = connection.execute(select(table).where(this)).all()
-            if [dict(row._mapping) for row in rows] != [expected] or not isinstance(rows[0].cgpa, float):  # noqa: SLF001
-                raise SettingsError("its table students does not fit: a row is not stored as it is given")
+        inserted = connection.execute(insert(table).values(given)).lastrowid
+        this = table.c.id == inserted
+        stored = [*connection.execute(select(table).where(this))]
+        connection.execute(update(table).where(this).values(name="b"))
+        stored += [*connection.execute(select(table).where(this))]
+        if stored != [(inserted, *given.values()), (inserted, "b", "a", 5.0)] or type(stored[0][3]) is not float:
+            raise SettingsError("its table students does not fit: a row is not stored as it is given")
         if connection.execute(delete(table).where(this)).rowcount != 1:
             raise SettingsError("its table students does not fit: a row is not deleted")
     except SQLAlchemyError as error:

@@ -17,7 +17,7 @@ from tests.service import UNAVAILABLE, Service, connect
 PATIENCE = 180.0
 """Seconds after which a state that is polled for is taken never to come; far beyond what a busy machine needs."""
 STUDENTS = "SELECT id, name, department, cgpa FROM students"
-UNKNOWN = "The connection was lost during COMMIT: the change may or may not be stored; check before you repeat it"
+UNKNOWN = "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it"
 
 State = tuple[str, float] | None
 """Department and cgpa of a student; None where there is no such student."""

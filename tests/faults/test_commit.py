@@ -99,6 +99,7 @@ def test_commit_whose_response_is_lost(
     proxy.plans.append(plan)
     assert_is_problem(service.client.post("/student", json=DOOMED, headers=KEY), 503, UNKNOWN)
     assert proxy.plans == []
+    assert "POST /student: 503: COMMIT failed, its outcome is unknown: " in service.log()
     assert mysql_query("SELECT count(*) FROM students WHERE name = 'Doomed'") == [(rows,)]
     assert_key_creates_one_student(service, mysql_query)
     assert_next_writes_are_kept(service, mysql_query)

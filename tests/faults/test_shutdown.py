@@ -109,6 +109,20 @@ def test_requests_in_flight_are_completed(service: Service, lock: Any, query: Ca
     assert query(STUDENTS) == [tuple(response.json().values()) for response in responses]
 
 
+def test_body_that_never_ends_is_a_408(service: Service, query: Callable[..., Rows]) -> None:
+    """Not a 500 and a traceback, once the service has waited long enough for the rest of it."""
+    before = query(STUDENTS)
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        head = b"PUT /student/1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+        client.sendall(head + b'{"name": "Ananya"')
+        assert service.client.get("/health/live").status_code == 200
+        _, left = psutil.wait_procs(terminate(service), SHUTDOWN_TIMEOUT + MARGIN)
+        assert left == []
+        client.settimeout(PATIENCE)
+        assert client.recv(65536).startswith(b"HTTP/1.1 408 ")
+    assert query(STUDENTS) == before
+
+
 @pytest.mark.usefixtures("lock")
 def test_lock_that_is_never_released_ends_in_time(service: Service, query: Callable[..., Rows]) -> None:
     """Every request in flight gets its response even then: the database is locked, and nothing has changed."""

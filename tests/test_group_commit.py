@@ -103,13 +103,13 @@ def test_client_that_leaves_during_its_group(alchemy: AlchemyConfig, names: Name
 def test_stop_writes_what_waits_and_rejects_the_rest(alchemy: AlchemyConfig, names: Names) -> None:
     async def main() -> list[Any]:
         database = Database(alchemy)
-        async with database.open():
+        async with asyncio.timeout(30), database.open():
             writes = [asyncio.ensure_future(database.write(create(name))) for name in "AB"]
             await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return list(await asyncio.gather(*writes, database.write(create("Late")), return_exceptions=True))
 
-    *written, late = asyncio.run(asyncio.wait_for(main(), 30))
+    *written, late = asyncio.run(main())
     assert written == ["A", "B"] == names()
     assert isinstance(late, DatabaseUnavailableError)
 

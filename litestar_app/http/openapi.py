@@ -1,5 +1,6 @@
 """The OpenAPI document: Litestar's own, with what Litestar cannot be told."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,9 @@ WAIT = {
     "schema": {"type": "integer"},
     "example": RETRY_AFTER,
 }
+
+ABOVE_FFFF = re.compile(r"\\U[0-9a-f]{8}(-\\U[0-9a-f]{8})?")
+"""Escapes of Python's expressions that those of JSON Schema (ECMA-262) do not have."""
 
 
 def create_openapi_config(version: str) -> OpenAPIConfig:
@@ -66,6 +70,9 @@ class StructSchemas(OpenAPISchemaPlugin):
         _, schemas = msgspec.json.schema_components([struct], ref_template="#/components/schemas/{name}")
         schema = schema_creator.schema_registry.get_schema_for_field_definition(field_definition)
         attributes = schema.field_aliases()
+        for rules in schemas[struct.__name__]["properties"].values():
+            if "pattern" in rules:
+                rules["pattern"] = ABOVE_FFFF.sub("", rules["pattern"])
         for key, value in schemas[struct.__name__].items():
             setattr(schema, attributes.get(key, key), value)
         for field in msgspec.structs.fields(struct):  # which adds the structs that this one refers to

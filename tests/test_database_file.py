@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +32,13 @@ def delete_log(path: Path) -> None:
     path.with_name("students.db-shm").unlink()
 
 
+def replace_log(path: Path) -> None:
+    """Put a copy of the log in its place."""
+    log = path.with_name("students.db-wal")
+    shutil.copy(log, path.with_name("copy"))
+    path.with_name("copy").replace(log)
+
+
 def delete_index(path: Path) -> None:
     """Two processes that have another index of the log do not see each other's writes."""
     path.with_name("students.db-shm").unlink()
@@ -52,7 +61,7 @@ def repoint(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [replace_by_backup, Path.unlink, move_away, delete_log, delete_index, delete_all, repoint]
+    "change", [replace_by_backup, Path.unlink, move_away, delete_log, replace_log, delete_index, delete_all, repoint]
 )
 def test_replaced_file_stops_all_use(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
@@ -92,6 +101,16 @@ def test_replaced_file_stops_all_use(
         assert not path.exists()
 
 
+def test_log_that_somebody_reads_cannot_be_saved(sqlite_url: str, sqlite_path: Path) -> None:
+    """What has come since they began to read stays in the log, and nobody waits for them."""
+    with serve_database(sqlite_url) as client, closing(sqlite3.connect(sqlite_path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute(NAMES).fetchall() == []
+        assert client.post("/student", json=ANANYA).status_code == 201
+        delete_index(sqlite_path)
+        assert client.post("/student", json=ANANYA).status_code == 503
+
+
 def test_service_that_ends_leaves_no_connection(sqlite_url: str) -> None:
     """Not even the second one of a process, whose engine the plugin forgets."""
     for _ in range(2):
@@ -111,6 +130,7 @@ def test_file_replaced_during_a_transaction(sqlite_url: str, sqlite_path: Path) 
 
     with prepare(sqlite_url) as alchemy, open_transactions(alchemy) as transactions:
         assert alchemy.file is not None
+        alchemy.file.close()  # which may come before a start has opened it
         alchemy.file.open(alchemy.get_engine())
         assert [type(outcome) for outcome in transactions.run([move])] == [CommitUnknownError]
         sqlite_path.with_name("moved.db").rename(sqlite_path)  # another program may have used the name meanwhile

@@ -142,6 +142,24 @@ def test_trigger_that_changes_rows_is_rejected(database_url: str, query: Callabl
     assert query("SELECT * FROM students") == []
 
 
+@pytest.mark.parametrize(
+    ("trigger", "reason"),
+    [
+        (
+            "BEFORE DELETE ON students BEGIN SELECT RAISE(IGNORE)",
+            "its table students does not fit: a row is not deleted",
+        ),
+        ("AFTER INSERT ON students BEGIN INSERT INTO nowhere VALUES (1)", "no such table: main.nowhere"),
+    ],
+)
+def test_trigger_that_prevents_writes_is_rejected(
+    sqlite_url: str, query_file: Callable[..., Rows], trigger: str, reason: str
+) -> None:
+    start(sqlite_url)
+    query_file(f"CREATE TRIGGER bad {trigger}; END")
+    assert reject(sqlite_url).endswith(f"cannot be used: {reason}")
+
+
 def test_unusable_database_is_rejected_in_one_line(sqlite_url: str, sqlite_path: Path, mariadb: MariaDB) -> None:
     """Without the password; one that cannot be reached, too, once `Timeouts.start` is over."""
     start, nobody = "DATABASE_URL (or MYSQL_*) ", f"nobody:secret@127.0.0.1:{mariadb.port}/x"

@@ -2,6 +2,7 @@
 
 StudentRecordsError
 ├── SettingsError                  the service cannot start with these settings or on this database
+├── InvalidQueryError              a query parameter is impossible, or does not go with another one
 ├── UnreadableBodyError            the body is not JSON in UTF-8
 ├── InvalidBodyError               the body is JSON, but not what its schema asks for
 ├── RejectedError                  a unit of work declines the request before it has changed a row
@@ -26,6 +27,10 @@ class StudentRecordsError(Exception):
 
 class SettingsError(StudentRecordsError):
     """The service cannot start; the message is one line that names the variable and never holds a password."""
+
+
+class InvalidQueryError(StudentRecordsError):
+    """A query parameter is impossible, or does not go with another one; the message says which and why."""
 
 
 class UnreadableBodyError(StudentRecordsError):

@@ -17,7 +17,15 @@ class Student(DefaultBase):
     """One student. A file that the tutorial wrote has the same columns, all but the id nullable."""
 
     __tablename__ = "students"
-    __table_args__ = MYSQL | {"sqlite_autoincrement": True}  # an id is never reused
+    __table_args__ = (
+        # the database adds the id to each, so they give the rows in the order of every single column, by department too
+        Index("ix_students_name", "name"),
+        Index("ix_students_department", "department"),
+        Index("ix_students_cgpa", "cgpa"),
+        Index("ix_students_department_name", "department", "name"),
+        Index("ix_students_department_cgpa", "department", "cgpa"),
+        MYSQL | {"sqlite_autoincrement": True},  # an id is never reused
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100))

@@ -40,6 +40,7 @@ def test_list_returns_the_page_in_id_order(
     assert response.json() == students[first:last]
 
 
+PARAMETERS = "limit, offset, cursor, sort, department, name, cgpa_min, cgpa_max, count"
 BAD_QUERIES = [
     ("limit=0", "'limit': Expected `int` >= 1"),
     ("limit=1001", "'limit': Expected `int` <= 1000"),
@@ -51,9 +52,8 @@ BAD_QUERIES = [
     ("offset=-1", "'offset': Expected `int` >= 0"),
     ("offset=9007199254740992", "'offset': Expected `int` <= 9007199254740991"),
     ("limit=1&limit=2", "'limit': given more than once"),
-    ("Limit=1", "'Limit': not one of this route's (limit, offset)"),
-    ("a%00=", "'a\\x00': not one of this route's (limit, offset)"),
-    ("%FF=1", "'\ufffd': not one of this route's (limit, offset)"),
+    ("Limit=1", f"'Limit': not one of this route's ({PARAMETERS})"),
+    ("a%00=", f"'a\\x00': not one of this route's ({PARAMETERS})"),
 ]
 
 

@@ -213,6 +213,7 @@ def test_headers_of_responses_are_documented(document: Any) -> None:
     }
     assert documented == {
         "create_student 201": {"Location", "ETag"},
+        "list_students 200": {"Link", "X-Total-Count"},
         **{f"{name} 200": {"ETag"} for name in ("get_student", "update_student", "patch_student")},
         "get_student 304": {"ETag"},
         **{f"{name} 503": {"Retry-After"} for name in operations(document)},
@@ -224,7 +225,10 @@ def test_every_parameter_has_one_type(document: Any) -> None:
     given = [parameter for operation in operations(document).values() for parameter in operation.get("parameters", [])]
     assert {parameter["name"]: parameter["schema"]["type"] for parameter in given} == {
         **dict.fromkeys(["limit", "offset", "student_id"], "integer"),
-        **dict.fromkeys(["If-Match", "If-None-Match", "Idempotency-Key"], "string"),
+        **dict.fromkeys(["cgpa_min", "cgpa_max"], "number"),
+        "department": "array",
+        "count": "boolean",
+        **dict.fromkeys(["cursor", "sort", "name", "If-Match", "If-None-Match", "Idempotency-Key"], "string"),
     }
 
 

@@ -26,6 +26,9 @@ class Resource:
     def close(self) -> None:
         Resource.open -= 1
 
+    def interrupt(self) -> None:
+        raise NotImplementedError
+
 
 class Blocker:
     """Work that runs until it is released."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from litestar_app.database.config import THREADS, AlchemyConfig
+from litestar_app.database.config import SCANNERS, THREADS, AlchemyConfig
 from litestar_app.database.failures import Failure, classify, raise_translated
 from litestar_app.database.reads import Reader, compile_statements
 from litestar_app.database.threads import WorkerThreads
@@ -25,8 +25,9 @@ PING = select(Student.id).limit(1)
 class Database:
     """The only place that knows threads, groups and retries.
 
-    Reads, writes and the ping have threads of their own, so that none of them waits for another. SQLite lets one
-    transaction write at a time, so there one thread writes, and what comes meanwhile shares the next COMMIT.
+    Short reads, long ones, writes and the ping have threads of their own, so that none of them waits for another.
+    SQLite lets one transaction write at a time, so there one thread writes, and what comes meanwhile shares the next
+    COMMIT.
     """
 
     def __init__(self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = ()) -> None:
@@ -46,15 +47,17 @@ class Database:
         self._file = file
         self._loop_reader = make_reader(waits=False) if file else None
         self._readers = WorkerThreads("reader", THREADS, make_reader, timeouts.queue)
+        self._scanners = WorkerThreads("scanner", SCANNERS, make_reader, timeouts.queue, interruptible=True)
         self._pinger = WorkerThreads("ping", 1, make_reader, timeouts.queue)
         self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
+        self._all_threads = (self._readers, self._scanners, self._pinger, self._writers)
         self._group_commit = GroupCommit(self._writers) if file else None
 
     async def fetch(self, statement: Select[Any], values: Mapping[str, object], *, short: bool = True) -> Sequence[Any]:
         """Return the rows of a statement that only reads.
 
         A short one, of about a millisecond at most, runs on the event loop where the database is SQLite: in less
-        time than the way to a thread and back takes.
+        time than the way to a thread and back takes. Another one is stopped in the database when this is cancelled.
 
         Raises:
             DatabaseUnavailableError: the database is locked, unreachable or restarting, or no thread was free.
@@ -67,7 +70,8 @@ class Database:
                 except Exception as error:
                     if classify(error) is not Failure.CONTENTION:
                         raise
-            return await self._readers.run(lambda reader: reader.fetch(statement, values))
+            threads = self._readers if short else self._scanners
+            return await threads.run(lambda reader: reader.fetch(statement, values))
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
 
@@ -113,7 +117,7 @@ class Database:
                 self._file.open(self._engine)
             if self._loop_reader is not None:
                 self._loop_reader.connect()
-            for threads in (self._readers, self._pinger, self._writers):
+            for threads in self._all_threads:
                 threads.start()
             if self._group_commit is not None:
                 groups = asyncio.create_task(self._group_commit.run())
@@ -123,7 +127,7 @@ class Database:
             if self._group_commit is not None and groups is not None:
                 self._group_commit.stop()
                 await asyncio.wait([groups], timeout=self._timeouts.close)
-            for threads in (self._readers, self._pinger, self._writers):
+            for threads in self._all_threads:
                 threads.stop(deadline)
             if self._loop_reader is not None:
                 self._loop_reader.close()

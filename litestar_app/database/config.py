@@ -1,5 +1,6 @@
 """advanced-alchemy's plugin, configured: the engine, the sessions, and the tables at start."""
 
+import logging
 import sqlite3
 import time
 from typing import Any, cast
@@ -9,7 +10,7 @@ from advanced_alchemy.extensions.litestar.plugins.init.config.sync import defaul
 from litestar import Litestar
 from litestar.types import Message, Scope
 from msgspec import Struct
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Index, Table, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from litestar_app.database import mysql, sqlite
@@ -18,10 +19,14 @@ from litestar_app.exceptions import SettingsError
 from litestar_app.models import Student
 from litestar_app.settings import Settings
 
+logger = logging.getLogger("litestar_app")
+
 THREADS = 8
 """Threads that read, and on MySQL as many that write."""
-POOL_SIZE = 2 * THREADS + 3
-"""A connection for each thread, for the ping, the event loop and the start."""
+SCANNERS = 4
+"""Threads for reads that pass many rows."""
+POOL_SIZE = 2 * THREADS + 2 * SCANNERS + 3
+"""A connection for each thread and to interrupt each scanner, for the ping, the event loop and the start."""
 
 
 class Timeouts(Struct, frozen=True):
@@ -95,12 +100,22 @@ class AlchemyConfig(SQLAlchemySyncConfig):
             for table in tables:
                 table.create(connection, checkfirst=True)
                 for index in table.indexes:
-                    index.create(connection, checkfirst=True)
+                    _create_index(connection, index)
             _check_rights(connection, tables)
             if self.is_sqlite or mysql.has_triggers(connection):
                 _check_row(connection)
         if self.is_sqlite:
             sqlite.enable_wal(self.get_engine())
+
+
+def _create_index(connection: Connection, index: Index) -> None:
+    """Create an index where it is missing and possible; without it, lists in its order are slow."""
+    try:
+        index.create(connection, checkfirst=True)
+    except SQLAlchemyError as error:
+        if not mysql.is_too_long_for_index(error):
+            raise
+        logger.warning("index %s is not created, so some lists are slow: %s", index.name, error.args[0])
 
 
 def _check_rights(connection: Connection, tables: list[Table]) -> None:
@@ -142,8 +157,7 @@ def _check_row(connection: Connection) -> None:
         if "students.id" in str(error):  # any other constraint of another program may well forbid this row
             raise SettingsError("its table students does not fit: the database does not give its ids") from None
     finally:
-        if savepoint.is_active:
-            savepoint.rollback()
+        savepoint.rollback()
 
 
 def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) -> AlchemyConfig:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Dialect, Engine, event
 from litestar_app.database.sqlite import raise_for_columns
 
 NO_SUCH_TABLE = 1146
+TOO_LONG_FOR_INDEX = {1071, 1170}  # a VARCHAR of a thousand characters, a TEXT
 POOL_RECYCLE = 1800
 """Seconds after which a connection is replaced: less than a server's wait_timeout commonly is."""
 CONNECT_TIMEOUT = 5
@@ -97,3 +98,9 @@ def is_missing_table(error: Exception) -> bool:
     """Tell whether a statement has failed because its table does not exist."""
     original = getattr(error, "orig", None)
     return original is not None and original.args[0] == NO_SUCH_TABLE
+
+
+def is_too_long_for_index(error: Exception) -> bool:
+    """Tell whether an index has failed because a column is longer than an index takes."""
+    original = getattr(error, "orig", None)
+    return original is not None and original.args[0] in TOO_LONG_FOR_INDEX

@@ -52,17 +52,18 @@ class Reader:
         self._file = file
         self._waits = waits
         self._connection: Connection | None = None
+        self._is_interrupted = False
 
     def fetch(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         """Return all rows; a read is retried once where its connection turns out to be lost."""
-        began = time.monotonic()
+        began, self._is_interrupted = time.monotonic(), False
         try:
             return self._execute(statement, values)
         except Exception as error:
             if classify(error) is Failure.CONTENTION:  # the connection is whole, and to open another can block
                 raise
             self.close()
-            if not is_lost(error) or time.monotonic() - began > RETRY_WITHIN:
+            if self._is_interrupted or not is_lost(error) or time.monotonic() - began > RETRY_WITHIN:
                 raise
         try:
             return self._execute(statement, values)
@@ -76,6 +77,18 @@ class Reader:
         if connection is not None:
             connection.invalidate()
             connection.close()
+
+    def interrupt(self) -> None:
+        """Stop the statement that another thread runs on this connection."""
+        self._is_interrupted = True
+        if self._connection is None:
+            return
+        driver: Any = self._connection.connection.dbapi_connection
+        if self._file is not None:
+            driver.interrupt()
+        else:
+            with self._engine.connect() as other:
+                other.exec_driver_sql(f"KILL {driver.thread_id()}")
 
     def _execute(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         if self._file is not None:

@@ -17,6 +17,9 @@ class Resource(Protocol):
     def close(self) -> None:
         """Let go of whatever is open."""
 
+    def interrupt(self) -> None:
+        """Stop, from another thread, what is being done; it may block."""
+
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
@@ -29,8 +32,14 @@ class WorkerThreads(Generic[R]):
     was reported as failed; and the interpreter waits for its threads, however long they hang.
     """
 
-    def __init__(self, name: str, count: int, make: Callable[[], R], queue_timeout: float) -> None:
-        """Take how many threads there are, what makes the resource of each, and seconds that work may wait for one."""
+    def __init__(
+        self, name: str, count: int, make: Callable[[], R], queue_timeout: float, *, interruptible: bool = False
+    ) -> None:
+        """Take how many threads there are, what makes the resource of each, and seconds that work may wait for one.
+
+        Interruptible work is stopped where nobody waits for it any more.
+        """
+        self._interruptible = interruptible
         self._queue_timeout = queue_timeout
         self._queue: SimpleQueue[_Job[R, Any] | None] = SimpleQueue()
         self._threads = [
@@ -57,7 +66,13 @@ class WorkerThreads(Generic[R]):
             raise DatabaseUnavailableError("the service is stopping")
         job = _Job(work, time.monotonic() + self._queue_timeout)
         self._queue.put(job)
-        outcome = await job.future
+        try:
+            outcome = await job.future
+        except asyncio.CancelledError:
+            if self._interruptible:
+                with contextlib.suppress(RuntimeError):  # no thread can be started: then it goes on to its end
+                    threading.Thread(target=job.interrupt, name="interrupt", daemon=True).start()
+            raise
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -89,6 +104,9 @@ class _Job(Generic[R, T]):
         self._latest = latest
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T | BaseException] = self._loop.create_future()
+        self._resource: R | None = None
+        self._is_interrupted = False
+        self._lock = threading.Lock()
 
     def run(self, resource: R) -> None:
         """Do the work, unless it has waited too long or nobody waits for it any more."""
@@ -96,12 +114,25 @@ class _Job(Generic[R, T]):
             return
         outcome: T | BaseException
         try:
-            is_late = time.monotonic() > self._latest
-            outcome = QueueTimeoutError("no thread was free in time") if is_late else self._work(resource)
+            if time.monotonic() > self._latest:
+                raise QueueTimeoutError("no thread was free in time")  # noqa: TRY301  an outcome as any other
+            self._resource = resource
+            outcome = self._work(resource)
         except BaseException as error:  # noqa: BLE001  it is raised where the work is awaited
             outcome = error
+        with self._lock:
+            self._resource = None
+        if self._is_interrupted:
+            resource.close()  # it may have had the time to end well, and the next work must not be hit
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
             self._loop.call_soon_threadsafe(self.resolve, outcome)
+
+    def interrupt(self) -> None:
+        """Stop the work if it is being done."""
+        with self._lock:  # so that the thread does not begin something else meanwhile
+            if self._resource is not None:
+                self._is_interrupted = True
+                self._resource.interrupt()
 
     def resolve(self, outcome: T | BaseException) -> None:
         """Give the result to whoever waits for it."""

@@ -72,6 +72,9 @@ class Transactions:
             connection.invalidate()
             connection.close()
 
+    def interrupt(self) -> None:
+        """Let it go on: what has begun to be written is written, whoever waits for it."""
+
     def _commit(self, group: Sequence[UnitOfWork]) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), self._session is not None, False
         try:

@@ -19,11 +19,18 @@ LISTS = {b"if-match", b"if-none-match"}
 WITH_BODY = {"POST", "PUT", "PATCH"}
 SINGLE = {b"idempotency-key"}
 """Fields that may be given once."""
+INTEGER = r"-?(0|[1-9][0-9]{0,400})"
+PLAIN: dict[object, tuple[str, str]] = {
+    int: (INTEGER, "an integer"),
+    float: (rf"{INTEGER}(\.[0-9]{{1,400}})?([eE][+-]?[0-9]{{1,3}})?", "a number"),
+    bool: ("true|false", "true or false"),
+}
+"""How values are written, as in JSON; msgspec and Python take much more."""
 
 
 def is_plain_integer(text: str) -> bool:
     """Tell whether a text is an integer as JSON writes it; `int` takes much more."""
-    return re.fullmatch(r"-?(0|[1-9][0-9]{0,400})", text) is not None
+    return re.fullmatch(INTEGER, text) is not None
 
 
 async def check_request(request: Request[Any, Any, Any]) -> Response[None] | None:
@@ -61,17 +68,23 @@ def _merge_lists(request: Request[Any, Any, Any]) -> None:
 
 @lru_cache(1024)
 def _check_query(query: bytes, handler: HTTPRouteHandler) -> None:
-    """Reject parameters that the route does not have, repeated ones, and numbers in other than plain digits."""
+    """Reject parameters that the route does not have, repeated ones, and values that are written in another way."""
     parameters = handler.parsed_fn_signature.parameters.values()
-    known = {p.name: p.annotation for p in parameters if isinstance(p.kwarg_definition, QueryParameter)}
+    known = {p.name: p for p in parameters if isinstance(p.kwarg_definition, QueryParameter)}
+    try:
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise ClientException("The query is not UTF-8") from None
     seen = set()
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+    for name, value in pairs:
         if name not in known:
             raise ClientException(f"query parameter {name!r}: not one of this route's ({', '.join(known) or 'none'})")
-        if name in seen:
+        if name in seen and not known[name].is_non_string_collection:
             raise ClientException(f"query parameter {name!r}: given more than once")
-        if known[name] is int and not is_plain_integer(value):
-            raise ClientException(f"query parameter {name!r}: expected an integer, got {value!r}")
+        for kind in {known[name].annotation, *(inner.annotation for inner in known[name].inner_types)} & PLAIN.keys():
+            pattern, expected = PLAIN[kind]
+            if not re.fullmatch(pattern, value):
+                raise ClientException(f"query parameter {name!r}: expected {expected}, got {value!r}")
         seen.add(name)
 
 

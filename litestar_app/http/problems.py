@@ -25,6 +25,7 @@ from litestar_app.exceptions import (
     ConstraintError,
     DatabaseUnavailableError,
     InvalidBodyError,
+    InvalidQueryError,
     KeyInUseError,
     KeyReusedError,
     PreconditionFailedError,
@@ -126,7 +127,7 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
             logger.warning("%s %s: 503: %s", request.method, quote(request.scope["path"]), error)
         if isinstance(error, DatabaseUnavailableError):
             headers = {"Retry-After": str(RETRY_AFTER)}
-    elif isinstance(error, UnreadableBodyError):
+    elif isinstance(error, UnreadableBodyError | InvalidQueryError):
         problem = make_problem(400, str(error))
     elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         problem, headers = make_problem(error.status_code, _explain(request, error)), error.headers

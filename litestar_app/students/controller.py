@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, cast
+from urllib.parse import urlencode
 
+import msgspec
 from litestar import Controller, HttpMethod, Request, Response, delete, patch, post, put, route
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
@@ -15,11 +17,13 @@ from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParam
 from litestar_app.exceptions import KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
+from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import is_plain_integer
 from litestar_app.http.problems import PROBLEMS, problem_responses
+from litestar_app.students.listing import BY_ID, SORT_PATTERN, Listing, create_listing
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
-from litestar_app.students.service import StudentService
+from litestar_app.students.service import Page, StudentService
 
 READ = [HttpMethod.GET, HttpMethod.HEAD]
 MAX_ID = 2**63 - 1
@@ -27,6 +31,33 @@ MAX_ID = 2**63 - 1
 StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many students at most")]
 Offset = Annotated[int, QueryParameter(ge=0, le=2**53 - 1, description="how many students to skip")]
+CursorText = Annotated[
+    str | None, QueryParameter(description="where the page begins, from a Link; it keeps the filters and the sort")
+]
+Sort = Annotated[
+    str | None,
+    QueryParameter(
+        description="columns, each at most once, with - before one for descending; the id breaks ties",
+        schema_extra={"pattern": SORT_PATTERN, "examples": ["department,-cgpa"]},
+    ),
+]
+Departments = Annotated[
+    tuple[str, ...],
+    QueryParameter(
+        description="one of these, exactly; it may be repeated",
+        schema_extra={"items": {"type": "string", "minLength": 1}},
+    ),
+]
+NameFilter = Annotated[
+    str | None, QueryParameter(min_length=1, max_length=100, description="contained in the name, in whatever case")
+]
+CgpaMin = Annotated[
+    float | None, QueryParameter(ge=0, le=10, description="the lowest that matches", schema_extra={"minimum": 0})
+]
+CgpaMax = Annotated[
+    float | None, QueryParameter(ge=0, le=10, description="the highest that matches", schema_extra={"minimum": 0})
+]
+Count = Annotated[bool, QueryParameter(description="whether X-Total-Count tells how many students match")]
 KEY_PATTERN = '^("[!-~]{1,255}"|[!-~]{1,255})$'
 Key = Annotated[
     str | None,
@@ -46,6 +77,20 @@ ETAG = ResponseHeader(
 )
 LOCATION = ResponseHeader(
     "Location", documentation_only=True, value="", description="the path of the new student", example="/student/1"
+)
+LINK = ResponseHeader(
+    "Link",
+    documentation_only=True,
+    value="",
+    description="the pages first, prev and next, where there are such (RFC 8288)",
+    example='</students?limit=100>; rel="first"',
+)
+TOTAL = ResponseHeader(
+    "X-Total-Count",
+    documentation_only=True,
+    value="",
+    description="how many students match, where count is true",
+    example="250",
 )
 # What the documentation shows of a body that cannot be read.
 BODY = {400: "The body is not JSON: Input data was truncated"}
@@ -91,12 +136,42 @@ class StudentController(Controller):
         summary="List students",
         response_description="The students of the page; an empty array past the end",
         responses=problem_responses(400, details={400: "query parameter 'limit': expected an integer, got 'ten'"}),
+        response_headers=[LINK, TOTAL],
     )
-    async def list_students(
-        self, students: NamedDependency[StudentService], limit: Limit = 100, offset: Offset = 0
-    ) -> list[StudentRead]:
-        """Return a page of the students, in id order."""
-        return await students.list_page(limit, offset)
+    async def list_students(  # noqa: PLR0913, PLR0917  the parameters of the route
+        self,
+        request: Request[Any, Any, Any],
+        students: NamedDependency[StudentService],
+        limit: Limit = 100,
+        offset: Offset = 0,
+        cursor: CursorText = None,
+        sort: Sort = None,
+        department: Departments = (),
+        name: NameFilter = None,
+        cgpa_min: CgpaMin = None,
+        cgpa_max: CgpaMax = None,
+        count: Count = False,  # noqa: FBT002  a query parameter
+    ) -> Response[list[StudentRead]]:
+        """Return a page of the students, in id order or as `sort` says; the header Link leads to the other pages."""
+        listing = create_listing(
+            limit=limit,
+            offset=offset,
+            cursor=cursor,
+            sort=sort,
+            department=department,
+            name=name,
+            cgpa_min=cgpa_min,
+            cgpa_max=cgpa_max,
+            count=count,
+        )
+        if listing.is_short and not count:
+            page = await students.list_page(listing)
+        else:
+            page = await run_while_connected(request, students.list_page(listing))
+        headers = {"Link": _link_pages(f"{get_root(request)}/students", listing, page)}
+        if page.total is not None:
+            headers["X-Total-Count"] = str(page.total)
+        return Response(page.students, headers=headers)
 
     @post(
         "/student",
@@ -207,3 +282,16 @@ def _parse_key(given: str | None) -> str | None:
 
 def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:
     return Response(student, headers={"ETag": etag(student), **headers})
+
+
+def _link_pages(path: str, listing: Listing, page: Page) -> str:
+    """Write the header Link: to the pages beside this one, and to the first."""
+    common = [("limit", listing.limit), *([("count", "true")] if listing.count else [])]
+    filters = msgspec.to_builtins(listing.filters)
+    sort = [("sort", ",".join(map(str, listing.sort)))] if listing.sort != BY_ID else []
+    links = {"first": [*common, *sort, *filters.items()]}
+    if page.previous:
+        links["prev"] = [*common, ("cursor", page.previous.encode())]
+    if page.next:
+        links["next"] = [*common, ("cursor", page.next.encode())]
+    return ", ".join(f'<{path}?{urlencode(query, doseq=True)}>; rel="{name}"' for name, query in links.items())

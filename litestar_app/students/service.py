@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import Delete, Table, Update, bindparam, delete, insert, select, update
+from sqlalchemy import Delete, Update, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
 from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
 from litestar_app.idempotency import IdempotencyStore
-from litestar_app.models import Student
+from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
 from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
 
-STUDENTS = cast("Table", Student.__table__)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 FOR_UPDATE = BY_ID.with_for_update()  # on SQLite the transaction holds the lock already
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
@@ -25,8 +24,18 @@ DELETE = delete(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 
 FIXED = (BY_ID, PAGE)
 """The statements that read, which the database compiles once."""
-SHORT_PAGE = 1000
-"""Rows that a query may pass, skipped ones included, and still be a short one."""
+PLAIN_PAGE = (Listing().filters, Listing().sort, None, False)
+"""Of a listing that is neither filtered nor sorted nor found by a cursor, as most are."""
+
+
+class Page(NamedTuple):
+    """A page of a listing, and what leads to its neighbours, where there are such pages."""
+
+    students: list[StudentRead]
+    previous: Cursor | None
+    next: Cursor | None
+    total: int | None
+    """How many students match, if that was asked for."""
 
 
 class StudentService:
@@ -41,10 +50,40 @@ class StudentService:
         self._database = database
         self._keys = IdempotencyStore(StudentRead)
 
-    async def list_page(self, limit: int, offset: int) -> list[StudentRead]:
-        """Return up to `limit` students in id order, after the first `offset`."""
-        values = {"limit": limit, "offset": offset}
-        rows = await self._database.fetch(PAGE, values, short=limit + offset <= SHORT_PAGE)
+    async def list_page(self, listing: Listing) -> Page:
+        """Return a page of the students."""
+        total = None
+        if listing.count:
+            ((total,),) = await self._database.fetch(select_count(listing.filters), {}, short=False)
+        students = await self._fetch_students(listing, listing.limit + (1 if listing.boundary is None else 2))
+        if listing.boundary is None:
+            has_before = listing.offset > 0 and (bool(students) or await self._has_any(listing.turn_around()))
+        elif has_before := bool(students) and listing.is_at_boundary(students[0]):
+            del students[0]
+        else:  # that one has been deleted, or has got another place
+            has_before = await self._has_any(listing.turn_around())
+        has_after = len(students) > listing.limit
+        del students[listing.limit :]
+        if listing.is_backward:
+            students.reverse()
+            has_before, has_after = has_after, has_before
+        first, last = (students[0], students[-1]) if students else (None, None)
+        return Page(
+            students,
+            listing.make_cursor(first, is_backward=True) if has_before else None,
+            listing.make_cursor(last, is_backward=False) if has_after else None,
+            total,
+        )
+
+    async def _has_any(self, listing: Listing) -> bool:
+        return bool(await self._fetch_students(listing, 1))
+
+    async def _fetch_students(self, listing: Listing, limit: int) -> list[StudentRead]:
+        if (listing.filters, listing.sort, listing.boundary, listing.is_backward) == PLAIN_PAGE:
+            values = {"limit": limit, "offset": listing.offset}
+            rows = await self._database.fetch(PAGE, values, short=listing.is_short)
+        else:
+            rows = await self._database.fetch(select_students(listing, limit), {}, short=listing.is_short)
         return [StudentRead(*row) for row in rows]
 
     async def get(self, student_id: int) -> StudentRead:

@@ -1,0 +1,338 @@
+"""Listing: filters, sort and cursor as one select of SQLAlchemy's Core. Pure; the rows are fetched elsewhere."""
+
+import base64
+import binascii
+import operator
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from hashlib import blake2b
+from typing import Annotated, Any, NamedTuple, Self, cast
+
+import msgspec
+from msgspec import Meta, Struct
+from sqlalchemy import ColumnElement, LargeBinary, Select, Table, and_, func, or_, select, union_all
+from sqlalchemy import cast as sql_cast
+
+from litestar_app.exceptions import InvalidQueryError
+from litestar_app.models import Student
+from litestar_app.students.schemas import StudentRead
+
+STUDENTS = cast("Table", Student.__table__)
+
+COLUMNS = ("id", "name", "department", "cgpa")
+_NOT_TWICE = "".join(rf"(?!.*\b{column}\b.*\b{column}\b)" for column in COLUMNS)
+_SORT_KEY = f"-?({'|'.join(COLUMNS)})"
+SORT_PATTERN = f"^{_NOT_TWICE}{_SORT_KEY}(,{_SORT_KEY})*$"
+"""Columns, each at most once."""
+INDEXED = {
+    ("id",),
+    ("name", "id"),
+    ("department", "id"),
+    ("cgpa", "id"),
+    ("department", "name", "id"),
+    ("department", "cgpa", "id"),
+}
+"""The orders in which an index gives the rows, forwards or backwards."""
+SHORT_PAGE = 1000
+"""Rows that a query may pass, skipped ones included, and still be a short one."""
+MAX_BRANCHES = 20
+"""Departments up to which each is read from its part of an index; what more of them hold is sorted."""
+CHECKSUM_BYTES = 6
+
+
+class Filters(Struct, frozen=True, omit_defaults=True):
+    """What students must match; all of it."""
+
+    department: tuple[str, ...] = ()
+    """One of these, exactly; none of them stands for any."""
+    name: str | None = None
+    """Contained in the name, letters in whatever case."""
+    cgpa_min: float | None = None
+    cgpa_max: float | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of SQL, but for that on the department."""
+        conditions = []
+        if self.name is not None:
+            conditions.append(_contains(STUDENTS.c.name, self.name))
+        if self.cgpa_min is not None:
+            conditions.append(STUDENTS.c.cgpa >= self.cgpa_min)
+        if self.cgpa_max is not None:
+            conditions.append(STUDENTS.c.cgpa <= self.cgpa_max)
+        return conditions
+
+
+class SortKey(NamedTuple):
+    """A column to sort by."""
+
+    column: str
+    is_descending: bool = False
+
+    def __str__(self) -> str:
+        return f"-{self.column}" if self.is_descending else self.column
+
+
+BY_ID = (SortKey("id"),)
+
+
+class Boundary(Struct, frozen=True, array_like=True):
+    """The student next to a page: its id and what it is sorted by; what it is not sorted by is None."""
+
+    id: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    name: str | None = None
+    department: str | None = None
+    cgpa: float | None = None
+
+    @classmethod
+    def of(cls, student: StudentRead, sort: Sequence[SortKey]) -> Self:
+        """Take what the sort needs of a student."""
+        return cls(**{key.column: getattr(student, key.column) for key in sort})
+
+
+class Cursor(Struct, frozen=True, array_like=True):
+    """Where a page begins, with the filters and the sort that it belongs to."""
+
+    filters: Filters
+    sort: str
+    is_backward: bool
+    """Whether the page ends before the boundary; else it begins behind it."""
+    boundary: Boundary | None
+    """None for the very first page, or backward for the very last."""
+
+    def encode(self) -> str:
+        """Write the cursor as a text for a URL."""
+        payload = msgspec.json.encode(self)
+        return base64.urlsafe_b64encode(_checksum(payload) + payload).rstrip(b"=").decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Read a cursor, or raise InvalidQueryError for one that this service did not write."""
+        try:
+            data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            cursor = msgspec.json.decode(data[CHECKSUM_BYTES:], type=cls)
+        except (binascii.Error, ValueError):  # of msgspec, too
+            cursor = None
+        if cursor is None or _checksum(data[CHECKSUM_BYTES:]) != data[:CHECKSUM_BYTES] or cursor.encode() != text:
+            raise InvalidQueryError("query parameter 'cursor': damaged; take it from a Link header as it is")
+        return cursor
+
+
+def _checksum(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=CHECKSUM_BYTES).digest()
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """A page of the students."""
+
+    filters: Filters = Filters()
+    sort: tuple[SortKey, ...] = BY_ID
+    """Ends with the id, which breaks ties."""
+    limit: int = 100
+    offset: int = 0
+    count: bool = False
+    """Whether to count all students that match."""
+    is_backward: bool = False
+    boundary: Boundary | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """Tell whether an index leads to the rows, so that the query takes about a millisecond at most."""
+        filters = self.filters
+        keys = [key for key in self.sort if key.column != "department" or len(filters.department) != 1]
+        columns = [key.column for key in keys]
+        has_range = filters.cgpa_min is not None or filters.cgpa_max is not None
+        return (
+            self.limit + self.offset <= SHORT_PAGE
+            and filters.name is None
+            and len(filters.department) <= 1
+            and (not has_range or columns[0] == "cgpa")
+            and len({key.is_descending for key in keys}) == 1
+            and (*["department"] * len(filters.department), *columns) in INDEXED
+        )
+
+    def turn_around(self) -> Self:
+        """Return the listing of what lies on the other side of the boundary."""
+        return msgspec.structs.replace(self, is_backward=not self.is_backward, offset=0)
+
+    def make_cursor(self, student: StudentRead | None, *, is_backward: bool) -> Cursor:
+        """Make the cursor of the page next to a student, or at an end of the list where there is none."""
+        boundary = None if student is None else Boundary.of(student, self.sort)
+        return Cursor(self.filters, ",".join(map(str, self.sort)), is_backward, boundary)
+
+    def is_at_boundary(self, student: StudentRead) -> bool:
+        """Tell whether a student is the one at the boundary, still in the same place."""
+        return Boundary.of(student, self.sort) == self.boundary
+
+
+def create_listing(  # noqa: PLR0913  the parameters of the route
+    *,
+    limit: int = 100,
+    offset: int = 0,
+    cursor: str | None = None,
+    sort: str | None = None,
+    count: bool = False,
+    department: Sequence[str] = (),
+    name: str | None = None,
+    cgpa_min: float | None = None,
+    cgpa_max: float | None = None,
+) -> Listing:
+    """Make a listing of query parameters.
+
+    Raises:
+        InvalidQueryError: a parameter is impossible, or does not go with another one.
+
+    """
+    given = Filters(tuple(sorted(set(department))), name, cgpa_min, cgpa_max)
+    keys = BY_ID if sort is None else parse_sort(sort)
+    if "" in given.department:
+        raise InvalidQueryError("query parameter 'department': empty; leave it out")
+    if cgpa_min is not None and cgpa_max is not None and cgpa_min > cgpa_max:
+        raise InvalidQueryError(f"query parameter 'cgpa_min': {cgpa_min} is above cgpa_max, {cgpa_max}")
+    if cursor is None:
+        return Listing(filters=given, sort=keys, limit=limit, offset=offset, count=count)
+    position = Cursor.decode(cursor)
+    if offset:
+        raise InvalidQueryError("query parameter 'offset': not possible beside a cursor")
+    if sort is not None and keys != parse_sort(position.sort):
+        raise InvalidQueryError(f"query parameter 'sort': the cursor belongs to sort={position.sort}")
+    for field in Filters.__struct_fields__:
+        if (value := getattr(given, field)) not in {None, ()} and value != getattr(position.filters, field):
+            raise InvalidQueryError(f"query parameter {field!r}: the cursor belongs to another one; leave it out")
+    return Listing(
+        filters=position.filters,
+        sort=parse_sort(position.sort),
+        limit=limit,
+        count=count,
+        is_backward=position.is_backward,
+        boundary=position.boundary,
+    )
+
+
+def parse_sort(text: str) -> tuple[SortKey, ...]:
+    """Read a comma list of columns, and end it with the id, in the direction of the last one; InvalidQueryError."""
+    keys = [SortKey(part.removeprefix("-"), part.startswith("-")) for part in text.split(",")]
+    columns = [key.column for key in keys]
+    if not re.fullmatch(SORT_PATTERN, text):
+        expected = f"expected a list such as department,-cgpa, of {', '.join(COLUMNS)}, each at most once"
+        raise InvalidQueryError(f"query parameter 'sort': {expected}, got {text!r}")
+    if "id" not in columns:
+        keys.append(SortKey("id", keys[-1].is_descending))
+        columns.append("id")
+    return tuple(keys[: columns.index("id") + 1])  # no two students have the same id
+
+
+def select_students(listing: Listing, limit: int) -> Select[Any]:
+    """Select up to `limit` students from where the page begins, the one at its boundary included.
+
+    Backward, they come in the opposite order. What an index can lead to is a branch of its own: the rows of one
+    department, and those that share some of the sort's values with the boundary.
+    """
+    keys = [SortKey(column, is_descending != listing.is_backward) for column, is_descending in listing.sort]
+    spans = [[]] if listing.boundary is None else list(_find_spans(keys, listing.boundary))
+    end = limit + listing.offset
+    branches = [
+        select(STUDENTS)
+        .where(*conditions, *listing.filters.conditions())
+        .order_by(*_order(keys, STUDENTS.c))
+        .limit(end)
+        for span in spans
+        for conditions in _split_by_department(span, listing.filters.department)
+    ]
+    if len(branches) == 1:
+        return branches[0].limit(limit).offset(listing.offset)
+    rows = union_all(*(select(branch.subquery()) for branch in branches or [select(STUDENTS).limit(0)])).subquery()
+    return select(rows).order_by(*_order(keys, rows.c)).limit(limit).offset(listing.offset)
+
+
+def select_count(filters: Filters) -> Select[Any]:
+    """Select how many students match."""
+    conditions = filters.conditions()
+    if filters.department:
+        conditions.append(_is_one_of(STUDENTS.c.department, filters.department))
+    return select(func.count()).select_from(STUDENTS).where(*conditions)
+
+
+class Term(NamedTuple):
+    """A comparison of a column, which SQL or Python can make."""
+
+    compare: Callable[[Any, Any], Any]
+    column: str
+    value: str | float | None
+
+
+def _find_spans(keys: Sequence[SortKey], boundary: Boundary) -> Iterator[list[Term]]:
+    """Find the ranges of an index that lie behind the boundary, itself included; NULL is the lowest value."""
+    for last in reversed(range(len(keys))):
+        shared = [Term(operator.eq, key.column, getattr(boundary, key.column)) for key in keys[:last]]
+        column, is_descending = keys[last]
+        value = getattr(boundary, column)
+        if column == "id":
+            yield [*shared, Term(operator.le if is_descending else operator.ge, column, value)]
+        elif value is None and not is_descending:
+            yield [*shared, Term(operator.ne, column, None)]
+        elif value is not None:
+            yield [*shared, Term(operator.lt if is_descending else operator.gt, column, value)]
+            if is_descending:
+                yield [*shared, Term(operator.eq, column, None)]
+
+
+def _split_by_department(span: Sequence[Term], departments: Sequence[str]) -> Iterator[list[ColumnElement[bool]]]:
+    """Give the conditions of a span, for each of the departments by itself."""
+    if not departments or len(departments) > MAX_BRANCHES:
+        conditions = [compare(STUDENTS.c[column], value) for compare, column, value in span]
+        yield [*conditions, _is_one_of(STUDENTS.c.department, departments)] if departments else conditions
+        return
+    for department in departments:
+        if all(_holds(term, department) for term in span if term.column == "department"):
+            others = [compare(STUDENTS.c[column], value) for compare, column, value in span if column != "department"]
+            yield [STUDENTS.c.department == department, _is_one_of(STUDENTS.c.department, [department]), *others]
+
+
+def _is_one_of(column: ColumnElement[str], texts: Sequence[str]) -> ColumnElement[bool]:
+    """Compare with blanks at the end too, which most collations of MySQL leave out."""
+    return and_(column.in_(texts), (column + "|").in_([f"{text}|" for text in texts]))
+
+
+def _holds(term: Term, department: str) -> bool:
+    """Compare in Python, which orders texts by code point, as the databases do."""
+    if term.value is None:
+        return term.compare is operator.ne
+    return bool(term.compare(department, term.value))
+
+
+def _order(keys: Sequence[SortKey], columns: Any) -> list[ColumnElement[Any]]:
+    return [columns[column].desc() if is_descending else columns[column].asc() for column, is_descending in keys]
+
+
+def _contains(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    """Find a text in whatever case, alike on both databases.
+
+    LIKE is fast, but folds only the letters of ASCII on SQLite. So names with others are matched by an expression that
+    names every form of every letter.
+    """
+    has_others = func.char_length(column) < func.length(sql_cast(column, LargeBinary))
+    like = column.icontains("".join(map(_fold, text)), autoescape=True)
+    return or_(like, and_(has_others, column.regexp_match("".join(map(_match_any_case, text)))))
+
+
+def _match_any_case(character: str) -> str:
+    forms = _find_forms().get(_fold(character))
+    return f"[{forms}]" if forms else re.escape(character)
+
+
+@cache
+def _find_forms() -> dict[str, str]:
+    """Find all forms of each letter that has several, by its folded one."""
+    forms: defaultdict[str, str] = defaultdict(str)
+    for character in map(chr, range(0x1E944)):  # the last letter that has a case, of Adlam, comes before
+        if (folded := _fold(character)) != character:
+            forms[folded] = (forms[folded] or folded) + character
+    return dict(forms)
+
+
+def _fold(character: str) -> str:
+    """Return one form of a letter for all of its forms, as i for a dotless one and for one with a dot."""
+    upper = character.upper()
+    return (upper if len(upper) == 1 else character).lower()[0]

@@ -196,7 +196,7 @@ def test_links_keep_what_was_asked_for(client: httpx.Client) -> None:
     page = client.get("/students?limit=1&count=true&department=R%26D&cgpa_min=8.9&sort=-name")
     assert [row["name"] for row in page.json()] == ["c"]
     assert page.headers["Link"].startswith(
-        '</students?limit=1&count=true&sort=-name%2C-id&department=R%26D&cgpa_min=8.9>; rel="first", </students?'
+        '</students?limit=1&count=true&department=R%26D&cgpa_min=8.9&sort=-name%2C-id>; rel="first", </students?'
     )
     following = client.get(page.links["next"]["url"].replace("limit=1", "limit=7"))
     assert [row["name"] for row in following.json()] == ["a&b"]
@@ -265,7 +265,7 @@ INDEXED = [
 
 @pytest.mark.parametrize("asked", INDEXED, ids=str)
 def test_index_leads_to_every_page(sqlite_url: str, asked: dict[str, Any]) -> None:
-    """Nothing is sorted but the few rows of each branch, and nothing is passed over."""
+    """Nothing is sorted."""
     student = {"id": 5, "name": "Ananya", "department": "CSE", "cgpa": 8.9}
     with prepare(sqlite_url) as alchemy, alchemy.get_engine().connect() as connection:
         listing = create_listing(**asked)
@@ -276,11 +276,12 @@ def test_index_leads_to_every_page(sqlite_url: str, asked: dict[str, Any]) -> No
             positions.append(create_listing(cursor=listing.make_cursor(boundary, is_backward=backward).encode()))
             for position in positions:
                 assert position.is_short
-                sql = select_students(position, 100).compile(connection, compile_kwargs={"literal_binds": True})
-                plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
-                accesses = [number for number, step in enumerate(plan) if " students" in step]
-                assert all("INDEX" in plan[number] or "id" in asked["sort"] for number in accesses)
-                assert not any(step.startswith("USE TEMP") for step in (plan[n + 1] for n in accesses if plan[n + 1 :]))
+                for statement in select_students(position):
+                    sql = statement.limit(9).compile(connection, compile_kwargs={"literal_binds": True})
+                    ((*_, plan),) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")
+                    assert " INDEX " in plan or "INTEGER PRIMARY KEY" in plan or (plan, asked) == (
+                        "SCAN students", {"sort": asked["sort"]},
+                    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -285,13 +285,14 @@ def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:
 
 
 def _link_pages(path: str, listing: Listing, page: Page) -> str:
-    """Write the header Link: to the pages beside this one, and to the first."""
-    common = [("limit", listing.limit), *([("count", "true")] if listing.count else [])]
+    """Write the header Link: to the first page and to those beside this one."""
+    common = f"limit={listing.limit}{'&count=true' if listing.count else ''}"
     filters = msgspec.to_builtins(listing.filters)
-    sort = [("sort", ",".join(map(str, listing.sort)))] if listing.sort != BY_ID else []
-    links = {"first": [*common, *sort, *filters.items()]}
+    if listing.sort != BY_ID:
+        filters["sort"] = ",".join(map(str, listing.sort))
+    queries = {"first": f"{common}&{urlencode(filters, doseq=True)}" if filters else common}
     if page.previous:
-        links["prev"] = [*common, ("cursor", page.previous.encode())]
+        queries["prev"] = f"{common}&cursor={page.previous.encode()}"
     if page.next:
-        links["next"] = [*common, ("cursor", page.next.encode())]
-    return ", ".join(f'<{path}?{urlencode(query, doseq=True)}>; rel="{name}"' for name, query in links.items())
+        queries["next"] = f"{common}&cursor={page.next.encode()}"
+    return ", ".join([f'<{path}?{query}>; rel="{name}"' for name, query in queries.items()])

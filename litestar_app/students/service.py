@@ -18,14 +18,15 @@ from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRe
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 FOR_UPDATE = BY_ID.with_for_update()  # on SQLite the transaction holds the lock already
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
+FROM_ID = select(STUDENTS).where(STUDENTS.c.id >= bindparam("first")).order_by(STUDENTS.c.id).limit(bindparam("limit"))
 INSERT = insert(STUDENTS)
 UPDATE = update(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 DELETE = delete(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 
-FIXED = (BY_ID, PAGE)
+FIXED = (BY_ID, PAGE, FROM_ID)
 """The statements that read, which the database compiles once."""
-PLAIN_PAGE = (Listing().filters, Listing().sort, None, False)
-"""Of a listing that is neither filtered nor sorted nor found by a cursor, as most are."""
+PLAIN = (Listing().filters, Listing().sort, False)
+"""A listing forwards without a filter in id order, as most are."""
 
 
 class Page(NamedTuple):
@@ -79,12 +80,19 @@ class StudentService:
         return bool(await self._fetch_students(listing, 1))
 
     async def _fetch_students(self, listing: Listing, limit: int) -> list[StudentRead]:
-        if (listing.filters, listing.sort, listing.boundary, listing.is_backward) == PLAIN_PAGE:
-            values = {"limit": limit, "offset": listing.offset}
-            rows = await self._database.fetch(PAGE, values, short=listing.is_short)
-        else:
-            rows = await self._database.fetch(select_students(listing, limit), {}, short=listing.is_short)
-        return [StudentRead(*row) for row in rows]
+        """Return up to `limit` students from where the listing begins, the one at its boundary included."""
+        if (listing.filters, listing.sort, listing.is_backward) == PLAIN:
+            values, statement = {"limit": limit, "offset": listing.offset}, PAGE
+            if listing.boundary is not None:
+                values, statement = {"limit": limit, "first": listing.boundary.id}, FROM_ID
+            return [StudentRead(*row) for row in await self._database.fetch(statement, values, short=listing.is_short)]
+        students: list[StudentRead] = []
+        for following in select_students(listing):
+            rest = following.limit(limit - len(students))
+            students += [StudentRead(*row) for row in await self._database.fetch(rest, {}, short=listing.is_short)]
+            if len(students) == limit:
+                break
+        return students
 
     async def get(self, student_id: int) -> StudentRead:
         """Return one student, or raise StudentNotFoundError."""

@@ -114,8 +114,8 @@ def _check_cells(chunks: Iterator[bytes]) -> Positions:
         )
         if rows * max(map(_number_column, letters), default=0) > MAX_CELLS:
             raise FileTooLargeError(
-                "The first or another sheet is too large a rectangle: remove cells far below or right of the table, "
-                "or save it as CSV UTF-8"
+                "A sheet has filled cells far from its table; remove what is far below it or right of it, "
+                "or save the table as CSV UTF-8"
             )
     return {(int(row) - 1, _number_column(column) - 1) for row, column in without_value}
 

@@ -53,13 +53,18 @@ def validate(table: Table, match: Match) -> Iterator[Batch]:
     if match != "id":
         table.ignore_id()
         if missing := [name for name in REQUIRED if name not in table.columns]:
-            raise InvalidFileError(f"match={match} needs the columns {', '.join(REQUIRED)}; missing: {missing}")
+            raise InvalidFileError(
+                f"match={match} needs a column for each of {', '.join(REQUIRED)}; {missing[0]} is missing"
+            )
     rows: list[ImportRow] = []
     errors: list[RowError] = []
     layout = _Layout(table)
     (at_id, read_id), (at_name, read_name), (at_department, read_department), (at_cgpa, read_cgpa) = layout.columns
     width, has_gaps = table.width, bool(table.gaps)
     for row, cells in table:
+        if len(rows) + len(errors) >= BATCH:
+            yield Batch(rows, errors)
+            rows, errors = [], []
         if isinstance(cells, Unreadable):
             errors.append(RowError(row, None, cells.value[:SHOWN], cells.detail))
             continue
@@ -85,9 +90,6 @@ def validate(table: Table, match: Match) -> Iterator[Batch]:
             empty = sum(bit for bit, value in zip(BITS, fields, strict=True) if value is None)
             name, department, cgpa = (None if value is UNSET else value for value in fields)
             rows.append((row, student_id, name, department, cgpa, given, empty))
-        if len(rows) + len(errors) >= BATCH:
-            yield Batch(rows, errors)
-            rows, errors = [], []
     if rows or errors:
         yield Batch(rows, errors)
 

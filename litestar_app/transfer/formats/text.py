@@ -24,7 +24,8 @@ MAX_FIELDS = 16_384
 """Different names in the objects of one file: as many as a spreadsheet has columns."""
 
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-PRINTABLE = bytes([9, 10, 13, *range(0x20, 0x7F)])
+PROBE = bytes([9, 10, 13, *range(0x20, 0x7F)]) + b".xn--90a.xn--"
+"""ASCII, of which some codecs of Python make other text; the end is what its `idna` does that to."""
 SEPARATOR = re.compile(r"sep=([^\w\s\"]|\t)[\r\n]*", re.IGNORECASE)
 BLANKS = frozenset(" \t\n\r")
 LONGEST_TOKEN = len('"\\uD800\\uDC00')
@@ -100,7 +101,9 @@ def _check_charset(name: str) -> str:
     try:
         codec = codecs.lookup(name)
         # what reads ASCII as something else reads our names and delimiters as something else
-        if codec.name.startswith("utf-16") or PRINTABLE.decode(name) == PRINTABLE.decode("ascii"):
+        if codec.name.startswith("utf-16") or (
+            "escape" not in codec.name and PROBE.decode(name) == PROBE.decode("ascii")
+        ):
             return codec.name
     except (LookupError, ValueError):
         pass

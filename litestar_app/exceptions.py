@@ -5,6 +5,10 @@ StudentRecordsError
 ├── InvalidQueryError              a query parameter is impossible, or does not go with another one
 ├── UnreadableBodyError            the body is not JSON in UTF-8
 ├── InvalidBodyError               the body is JSON, but not what its schema asks for
+├── FileError                      a file to import cannot be read as a table of students
+│   ├── InvalidFileError           damaged, without our columns, or not in its charset
+│   ├── UnsupportedFileError       a format that has to be saved as another
+│   └── FileTooLargeError          too much once it is unpacked
 ├── RejectedError                  a unit of work declines the request before it has changed a row
 │   ├── StudentNotFoundError
 │   ├── PreconditionFailedError
@@ -44,6 +48,22 @@ class InvalidBodyError(StudentRecordsError):
         """Take every problem of the body, as pairs of a JSON Pointer (RFC 6901) and what is expected there."""
         super().__init__(errors)
         self.errors = errors
+
+
+class FileError(StudentRecordsError):
+    """A file to import cannot be read; the message tells whoever made the file what to change."""
+
+
+class InvalidFileError(FileError):
+    """The file is damaged, lacks our columns, or is not in its charset."""
+
+
+class UnsupportedFileError(FileError):
+    """The file has a format that is not read; the message names what to save it as."""
+
+
+class FileTooLargeError(FileError):
+    """The file unpacks to more than is read."""
 
 
 class RejectedError(StudentRecordsError):

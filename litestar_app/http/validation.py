@@ -75,18 +75,18 @@ def _find_problems(value: object, kind: type[Struct], expected: Mapping[str, obj
             try:
                 msgspec.convert(value[name], field.type)
             except msgspec.ValidationError:
-                yield f"/{name}", f"expected {_describe(field.type)}"
+                yield f"/{name}", f"expected {describe(field.type)}"
             else:
                 if name in expected and value[name] != expected[name]:
                     yield f"/{name}", f"expected {expected[name]}, or none"
         elif field.required:
-            yield f"/{name}", f"missing; expected {_describe(field.type)}"
+            yield f"/{name}", f"missing; expected {describe(field.type)}"
     for name in value.keys() - fields.keys():
         pointer = name.replace("~", "~0").replace("/", "~1")
         yield f"/{pointer}", f"no such field; expected only {', '.join(fields)}"
 
 
-def _describe(annotation: Any) -> str:
+def describe(annotation: Any) -> str:
     """Return the words of a rule: the description in the field's own Meta."""
     for part in (annotation, *get_args(annotation)):
         for meta in getattr(part, "__metadata__", ()):

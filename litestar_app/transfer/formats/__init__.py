@@ -1,0 +1,23 @@
+"""Files and rows: pure functions from the bytes of a file to students and errors, and back."""
+
+from litestar_app.transfer.formats.encoders import encode_csv, encode_csv_header, encode_ndjson, write_xlsx
+from litestar_app.transfer.formats.open import open_table
+from litestar_app.transfer.formats.rejected import write_rejected
+from litestar_app.transfer.formats.rows import Batch, ImportRow, Match, RowError, validate
+from litestar_app.transfer.formats.tables import Kind, Table
+
+__all__ = [
+    "Batch",
+    "ImportRow",
+    "Kind",
+    "Match",
+    "RowError",
+    "Table",
+    "encode_csv",
+    "encode_csv_header",
+    "encode_ndjson",
+    "open_table",
+    "validate",
+    "write_rejected",
+    "write_xlsx",
+]

@@ -1,0 +1,20 @@
+"""Cells: what is a number, and what a spreadsheet would run as a formula."""
+
+import re
+
+NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
+"""A number with `.` or `,` before its decimals; there are no separators of thousands."""
+INTEGER = re.compile(r"\s*[+-]?[0-9]{1,25}\s*")
+RISKY = frozenset("'=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
+"""How a cell begins that is looked at closely."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")  # noqa: RUF001
+
+
+def protect(text: str) -> str:
+    """Add an apostrophe to what a spreadsheet would run as a formula, and to what has one already."""
+    return f"'{text}" if text[:1] in RISKY and _FORMULA.match(text) else text
+
+
+def unprotect(text: str) -> str:
+    """Take off the apostrophe that `protect` has added."""
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text

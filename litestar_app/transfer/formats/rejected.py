@@ -1,0 +1,36 @@
+"""Rejected rows, as a CSV file to correct and send again."""
+
+import csv
+from collections.abc import Mapping
+from io import TextIOWrapper
+from typing import BinaryIO
+
+from litestar_app.transfer.formats.tables import Table, Unreadable, normalize
+
+ERROR = "error"
+
+
+def write_rejected(table: Table, errors: Mapping[int, str], out: BinaryIO) -> None:
+    """Read a table again and write those of its rows that have an error, as they were sent.
+
+    They keep their header, and have one more column `error`. What cannot be split into cells comes without them.
+
+    Raises:
+        InvalidFileError: the rest of the file cannot be read.
+
+    """
+    width = len(table.header)
+    if normalize(table.header[-1:]) == [ERROR]:
+        width -= 1  # of the last time
+    text = TextIOWrapper(out, "utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow([*map(table.format_cell, table.header[:width]), ERROR])
+    for row, cells in table:
+        if (error := errors.get(row)) is not None:
+            sent = [] if isinstance(cells, Unreadable) else [table.format_cell(cell) for cell in cells]
+            sent += [""] * (width - len(sent))
+            stray = sent[len(table.header) :]
+            while stray and not stray[-1].strip():
+                stray.pop()
+            writer.writerow([*sent[:width], error, *stray])
+    text.detach()

@@ -1,0 +1,120 @@
+"""Tables: a file as numbered rows of cells, whatever its format; the rules of the header."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, TypeAlias
+
+from litestar_app.exceptions import InvalidFileError
+from litestar_app.transfer.formats.cells import protect
+
+Kind = Literal["csv", "ndjson", "json", "xlsx"]
+REQUIRED = ("name", "department", "cgpa")
+COLUMNS = ("id", *REQUIRED)
+SHOWN = 100
+"""Characters of a value that a message repeats."""
+
+
+class Unreadable(NamedTuple):
+    """What stands for the cells of a row that cannot be split into cells."""
+
+    value: str
+    detail: str
+
+
+Cells: TypeAlias = list[Any]
+Row: TypeAlias = tuple[int, Cells | Unreadable]
+
+
+class Table(ABC):
+    """A file as rows of cells; it can be read several times.
+
+    Attributes:
+        header: the names of the columns as sent; of JSON, what the rows read so far have.
+        columns: which of our columns is at which position of a row's cells.
+        ignored_columns: the names of the others, in order.
+        width: the number of cells that belong to a column.
+        gaps: positions right of a named column whose column has no name.
+        blank: how many blank rows have been skipped so far.
+        row: the number of the row last read, as a spreadsheet shows it (blank rows count, line breaks in a cell do
+            not); of JSON the position, of NDJSON the line, from 1.
+
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Take a file that can be read from any position and stays open as long as the table is used."""
+        self._file = file
+        self.header: list[str] = []
+        self.columns: dict[str, int] = {}
+        self.ignored_columns: list[str] = []
+        self.width = 0
+        self.gaps: list[int] = []
+        self.blank = 0
+        self.row = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        """Read the file from its beginning; the rows that are not blank, without the header.
+
+        Raises:
+            InvalidFileError: the rest of the file cannot be read.
+
+        """
+        self.blank = self.row = 0
+        return self._read()
+
+    @abstractmethod
+    def _read(self) -> Iterator[Row]: ...
+
+    @abstractmethod
+    def show(self, cell: Any) -> str:
+        """Write a cell as its file has it."""
+
+    def format_cell(self, cell: Any) -> str:
+        """Write a cell for a CSV file from which it is read as the same value, and safe in a spreadsheet."""
+        return protect(cell) if isinstance(cell, str) else self.show(cell)
+
+    def find_stray(self, cells: Cells) -> str:
+        """Return the text of the first filled cell that belongs to no column, or ""."""
+        strays = (cells[position] for position in (*self.gaps, *range(self.width, len(cells))))
+        return next(filter(str.strip, map(self.show, strays)), "")
+
+    def ignore_id(self) -> None:
+        """Treat the ids as a column that is not ours."""
+        if self.columns.pop("id", None) is not None:
+            self._find_ignored()
+
+    def _set_header(self, header: list[str]) -> None:
+        """Find our columns.
+
+        Raises:
+            InvalidFileError: some are missing, or one is there twice.
+
+        """
+        for position, name in enumerate(normalize(header)):
+            if name in COLUMNS and self.columns.setdefault(name, position) != position:
+                raise InvalidFileError(f"The column {name} is there twice; remove or rename one of them")
+        if "id" not in self.columns and (missing := [name for name in REQUIRED if name not in self.columns]):
+            raise InvalidFileError(
+                f"Row {self.row} is not a header with the columns name, department, cgpa and perhaps id: it lacks "
+                f"{', '.join(missing)} and has {_quote(header)}. Nothing may stand above the header"
+            )
+        names = [position for position, name in enumerate(header) if name.strip()]
+        self.width = names[-1] + 1
+        self.header = header[: self.width]
+        self.gaps = sorted(set(range(names[0], self.width)) - set(names))
+        self._find_ignored()
+
+    def _find_ignored(self) -> None:
+        known = {*self.columns.values(), *self.gaps}
+        self.ignored_columns = [name for position, name in enumerate(self.header) if position not in known]
+
+
+def normalize(header: Sequence[str]) -> list[str]:
+    """Return the names of columns as they are compared."""
+    return [name.strip().lower() for name in header]
+
+
+def _quote(cells: Sequence[str]) -> str:
+    text = ", ".join(f"“{cell}”" for cell in cells if cell.strip())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,0 +1,286 @@
+"""Text files: decoded as they are read; CSV, NDJSON and JSON."""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, BinaryIO
+
+import msgspec
+from msgspec import UNSET
+
+from litestar_app.exceptions import InvalidFileError
+from litestar_app.transfer.formats.cells import NUMBER, protect, unprotect
+from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, Cells, Row, Table, Unreadable, normalize
+
+CHUNK = 256 * 1024
+"""Bytes that are decoded at once."""
+MAX_ROW = 1024 * 1024
+"""Bytes of a row, about: more are a broken file, or one made to fill the memory."""
+MAX_FIELDS = 16_384
+"""Different names in the objects of one file: as many as a spreadsheet has columns."""
+
+BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+PROBE = bytes([9, 10, 13, *range(0x20, 0x7F)]) + b".xn--90a.xn--"
+"""ASCII, of which some codecs of Python make other text; the end is what its `idna` does that to."""
+SEPARATOR = re.compile(r"sep=([^\w\s\"]|\t)[\r\n]*", re.IGNORECASE)
+BLANKS = frozenset(" \t\n\r")
+LONGEST_TOKEN = len('"\\uD800\\uDC00')
+"""Characters of JSON in which the end of a text can make an error that more text repairs."""
+_scan = json.JSONDecoder(parse_int=float).raw_decode  # float: Python's int refuses thousands of digits
+
+
+class TextTable(Table):
+    """A table in a text file."""
+
+    def __init__(self, file: BinaryIO, charset: str | None) -> None:
+        """Decode by a byte order mark, else by the charset, else as UTF-8.
+
+        Raises:
+            InvalidFileError: there is no such charset.
+
+        """
+        super().__init__(file)
+        self._start, self._charset = _find_charset(file, charset)
+
+    def _read_text(self) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder(self._charset)()
+        position, row, stalled = self._start, -1, 0
+        while True:
+            self._file.seek(position)  # whoever reads the file too must not move this reader
+            chunk = self._file.read(CHUNK)
+            stalled = stalled + len(chunk) if self.row == row else 0
+            if stalled > MAX_ROW:
+                raise InvalidFileError(f"Row {row + 1} is longer than {MAX_ROW:,} bytes")
+            row = self.row
+            kept = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(chunk, not chunk)
+            except UnicodeDecodeError as error:
+                yield error.object[: error.start].decode(self._charset, "replace")
+                raise InvalidFileError(
+                    f"Row {self.row + 1}: byte {position - kept + error.start + 1:,} of the file is not "
+                    f"{self._charset}; save the file as CSV UTF-8, or name its charset"
+                ) from None
+            if text:
+                yield text
+            if not chunk:
+                return
+            position += len(chunk)
+
+    def _read_lines(self) -> Iterator[str]:
+        rest = ""
+        for chunk in self._read_text():
+            text = rest + chunk
+            cut = max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1  # a last \r may be half of a \r\n
+            yield from io.StringIO(text[:cut], newline="")
+            rest = text[cut:]
+        yield from io.StringIO(rest, newline="")
+
+
+def read_first_character(file: BinaryIO, charset: str | None) -> str:
+    """Return the first character that is no white space, of the file's first kilobytes."""
+    start, name = _find_charset(file, charset)
+    file.seek(start)
+    return file.read(4096).decode(name, "ignore").lstrip()[:1]
+
+
+def _find_charset(file: BinaryIO, charset: str | None) -> tuple[int, str]:
+    file.seek(0)
+    start = file.read(3)
+    for bom, name in BOMS.items():
+        if start.startswith(bom):
+            return len(bom), name
+    return 0, _check_charset(charset or "utf-8")
+
+
+def _check_charset(name: str) -> str:
+    try:
+        codec = codecs.lookup(name)
+        # what reads ASCII as something else reads our names and delimiters as something else
+        if codec.name.startswith("utf-16") or (
+            "escape" not in codec.name and PROBE.decode(name) == PROBE.decode("ascii")
+        ):
+            return codec.name
+    except (LookupError, ValueError):
+        pass
+    raise InvalidFileError(f"The charset {name!r:.100} is not known; expected one such as utf-8 or windows-1252")
+
+
+class CsvTable(TextTable):
+    """A CSV file, under the delimiter by which its header has our names."""
+
+    kind = "csv"
+
+    def __init__(self, file: BinaryIO, charset: str | None) -> None:
+        """Find the header.
+
+        Raises:
+            InvalidFileError: there is none, or the charset is another.
+
+        """
+        super().__init__(file, charset)
+        separator = SEPARATOR.fullmatch(next(self._read_lines(), ""))
+        self._separator_lines = 1 if separator else 0  # as in Excel, which does not show it
+        heads = {delimiter: self._read_head(delimiter) for delimiter in ([separator[1]] if separator else ",;\t")}
+        self._delimiter = max(heads, key=lambda delimiter: len({*normalize(heads[delimiter][1])} & {*COLUMNS}))
+        self._header_row, header = heads[self._delimiter]
+        if not header:
+            raise InvalidFileError("The file is empty; expected a header with name, department, cgpa")
+        if any("\0" in name for name in header):
+            raise InvalidFileError("The file is not text, or in another charset; if it is UTF-16, name that charset")
+        self.row = self._header_row
+        self._set_header(header)
+
+    def _read_records(self, delimiter: str) -> Iterator[list[str]]:
+        lines = self._read_lines()
+        for _ in range(self._separator_lines):
+            next(lines)
+        return csv.reader(lines, delimiter=delimiter, strict=True)
+
+    def _read_head(self, delimiter: str) -> tuple[int, list[str]]:
+        self.row = 0
+        try:
+            for row, cells in enumerate(self._read_records(delimiter), 1):
+                self.row = row
+                if any(map(str.strip, cells)):
+                    return row, cells
+        except csv.Error:
+            return self.row + 1, ["\N{QUOTATION MARK}"]
+        return self.row, []
+
+    def _read(self) -> Iterator[Row]:
+        records = self._read_records(self._delimiter)
+        row, width = 0, self.width
+        try:
+            for _ in range(self._header_row):
+                next(records)
+                self.row = row = row + 1
+            self.blank = row - 1
+            for cells in records:
+                self.row = row = row + 1
+                if (cells and cells[0].strip()) or any(map(str.strip, cells)):
+                    if len(cells) < width:
+                        cells += [""] * (width - len(cells))  # noqa: PLW2901
+                    yield row, cells
+                else:
+                    self.blank += 1
+        except csv.Error as error:
+            reason = "a cell is too long, or " if "limit" in str(error) else ""
+            yield row + 1, Unreadable("", f"{reason}a quote is not closed, or text follows it; the rest was not read")
+
+    def show(self, cell: str) -> str:
+        """Return the cell as it was sent."""
+        return cell
+
+    def format_cell(self, cell: str) -> str:
+        """Return the cell as it was sent, but safe in a spreadsheet."""
+        return cell if NUMBER.fullmatch(cell) else protect(unprotect(cell))
+
+
+class JsonTable(TextTable):
+    """Objects whose keys are columns; those of other names are found while the rows are read."""
+
+    def __init__(self, file: BinaryIO, charset: str | None) -> None:
+        """Put our columns first."""
+        super().__init__(file, charset)
+        self.header = list(COLUMNS)
+        self.columns = {name: position for position, name in enumerate(COLUMNS)}
+        self.width = MAX_FIELDS  # a key is always a name
+        self._positions = dict(self.columns)
+        self._known = set(COLUMNS)
+
+    def _find_ignored(self) -> None:
+        self._known &= self.columns.keys()  # so that an id is reported when one is read
+
+    def _decode_object(self, text: str) -> Cells | Unreadable:
+        try:
+            value = msgspec.json.decode(text)
+        except RecursionError:
+            return Unreadable(text, "nested too deeply")
+        except (msgspec.MsgspecError, ValueError) as error:
+            return Unreadable(text, f"not JSON: {error}")
+        if type(value) is not dict:
+            return Unreadable(text, f"expected an object with {', '.join(REQUIRED)}")
+        if not value.keys() <= self._known:
+            self._add_columns(value.keys() - self._known)
+        cells: Cells = [UNSET] * len(self.header)
+        for name, cell in value.items():
+            cells[self._positions[name]] = cell
+        return cells
+
+    def _add_columns(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._positions:
+                self._positions[name] = len(self.header)
+                self.header.append(name)
+            self._known.add(name)
+            self.ignored_columns.append(name)
+        if len(self.header) > MAX_FIELDS:
+            raise InvalidFileError(f"The objects have more than {MAX_FIELDS:,} different names")
+
+    def show(self, cell: Any) -> str:
+        """Return a text as it is, nothing for null, and of anything else the JSON."""
+        if cell is None or cell is UNSET:
+            return ""
+        return cell if isinstance(cell, str) else msgspec.json.encode(cell).decode()
+
+
+class NdjsonTable(JsonTable):
+    """An object on every line."""
+
+    kind = "ndjson"
+
+    def _read(self) -> Iterator[Row]:
+        for row, line in enumerate(self._read_lines(), 1):
+            self.row = row
+            if line.isspace():
+                self.blank += 1
+            else:
+                yield row, self._decode_object(line)
+
+
+class ArrayTable(JsonTable):
+    """An array of objects, of which a few are in memory at a time."""
+
+    kind = "json"
+
+    def _read(self) -> Iterator[Row]:
+        text, at, marks, is_element_next = "", 0, "[", False
+        for chunk in chain(self._read_text(), [""]):
+            text, at = text[at:] + chunk, 0
+            while mark := text[(at := self._skip_blanks(text, at)) : at + 1]:
+                if mark in marks:
+                    at += 1
+                    marks, is_element_next = {"[": ("]", True), ",": ("", True), "]": ("", False)}[mark]
+                elif not is_element_next:
+                    raise InvalidFileError(f"After element {self.row:,}: not a JSON array")
+                elif (end := self._find_end(text, at, is_last=not chunk)) is None:
+                    break
+                else:
+                    self.row += 1
+                    yield self.row, self._decode_object(text[at:end])
+                    at, marks, is_element_next = end, ",]", False
+        if marks or is_element_next:
+            raise InvalidFileError(f"After element {self.row:,}: the JSON array is not closed")
+
+    def _skip_blanks(self, text: str, at: int) -> int:
+        while text[at : at + 1] in BLANKS:
+            at += 1
+        return at
+
+    def _find_end(self, text: str, at: int, *, is_last: bool) -> int | None:
+        """Find where the element ends, or None if that takes more text."""
+        try:
+            end = _scan(text, at)[1]
+        except RecursionError:
+            raise InvalidFileError(f"Element {self.row + 1:,} is nested too deeply") from None
+        except json.JSONDecodeError as error:
+            is_cut = error.pos > len(text) - LONGEST_TOKEN or error.msg.startswith("Unterminated string")
+            if is_cut and not is_last and len(text) - at < MAX_ROW:
+                return None
+            raise InvalidFileError(f"Element {self.row + 1:,} is not JSON: {error.msg}") from None
+        return None if end == len(text) and not is_last else end  # a number may go on

@@ -1,0 +1,578 @@
+"""Files as rows and errors, and students as files: what no database has seen yet."""
+
+import contextlib
+import csv
+import datetime
+import io
+import itertools
+import struct
+import zipfile
+from pathlib import Path
+from random import Random
+from typing import Any, get_args
+
+import openpyxl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litestar_app.exceptions import FileError, FileTooLargeError, InvalidFileError, UnsupportedFileError
+from litestar_app.students.schemas import Name
+from litestar_app.transfer.formats import (
+    ImportRow,
+    Kind,
+    Match,
+    RowError,
+    encode_csv,
+    encode_csv_header,
+    encode_ndjson,
+    open_table,
+    validate,
+    write_rejected,
+    write_xlsx,
+)
+from tests.files import HEADER, change_part, convert, make_formatted_xlsx, make_xlsx
+from tests.test_bodies import CGPA, TEXT
+
+ID = "an integer, the id of a student, or an empty cell"
+NAMES = [
+    "=1+1",
+    "'=x",
+    "''=x",
+    "'t Hooft",
+    "-x",
+    "+x",
+    "@x",
+    "＝x",
+    "'＝x",
+    "'",
+    "a,b",
+    'a"b',
+    ";",
+    "a\u200db",
+    "0",
+    "_x0041_",
+]
+STUDENTS = [(number, name, name[::-1], 8.9) for number, name in enumerate(NAMES, 1)]
+
+
+class Read:
+    """What was read of a file."""
+
+    def __init__(
+        self, content: bytes | str, kind: Kind | None = None, charset: str | None = None, match: Match = "id"
+    ) -> None:
+        self.table = open_table(io.BytesIO(content.encode() if isinstance(content, str) else content), kind, charset)
+        batches = list(validate(self.table, match))
+        self.rows: list[ImportRow] = [row for batch in batches for row in batch.rows]
+        self.errors: list[RowError] = [error for batch in batches for error in batch.errors]
+        self.blank, self.ignored = self.table.blank, self.table.ignored_columns
+
+    @property
+    def students(self) -> list[tuple[Any, ...]]:
+        return [row[1:5] for row in self.rows]
+
+    def write_rejected(self) -> bytes:
+        out = io.BytesIO()
+        errors = itertools.groupby(self.errors, lambda error: error.row)
+        write_rejected(self.table, {row: "; ".join(error.detail for error in group) for row, group in errors}, out)
+        return out.getvalue()
+
+
+def reject(
+    content: bytes | str, kind: Kind | None = None, charset: str | None = None, match: Match = "id"
+) -> FileError:
+    with pytest.raises(FileError) as caught:
+        Read(content, kind, charset, match)
+    return caught.value
+
+
+ANANYA = (2, None, "Ananya", "CSE", 8.9, 7, 0)
+RAVI = (3, None, "Ravi", "ECE", 7.0, 7, 0)
+COMMA = "name,department,cgpa\r\nAnanya,CSE,8.9\r\nRavi,ECE,7\r\n"
+SEMICOLON = "name;department;cgpa\r\nAnanya;CSE;8,9\r\nRavi;ECE;7\r\n"
+GOOD_FILES: dict[str, tuple[bytes | str, str | None]] = {
+    "CRLF": (COMMA, None),
+    "LF": (COMMA.replace("\r", ""), None),
+    "CR only": (COMMA.replace("\n", ""), None),
+    "no last line break": (COMMA.strip(), None),
+    "decimal comma, semicolons": (SEMICOLON, None),
+    "decimal comma, tabs": (SEMICOLON.replace(";", "\t"), None),
+    "decimal comma, quoted": (COMMA.replace("8.9", '"8,9"'), None),
+    "sep=;": (f"sep=;\r\n{SEMICOLON}", None),
+    "sep=|": (f"SEP=|\n{COMMA.replace(',', '|')}", None),
+    "UTF-8 BOM": (COMMA.encode("utf-8-sig"), "latin-1"),
+    "UTF-16 BOM": (COMMA.encode("utf-16"), None),
+    "UTF-16 BE BOM": (b"\xfe\xff" + COMMA.encode("utf-16-be"), "utf-8"),
+    "UTF-16 by name": (COMMA.encode("utf-16-le"), "UTF-16LE"),
+    "trailing empty columns": (COMMA.replace("\r\n", ",,\r\n"), None),
+    "trailing empty rows": (f"{COMMA}\r\n,,\r\n , ,\r\n", None),
+    "other order and case": (" CGPA ,NAME,Department\n8.9,Ananya,CSE\n7,Ravi,ECE\n", None),
+    "quoted line break in a header": (f'"a\nb",{COMMA}'.replace("\r\nA", "\r\n,A").replace("\r\nR", "\r\n,R"), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "charset"), GOOD_FILES.values(), ids=GOOD_FILES)
+def test_csv_is_read(content: bytes | str, charset: str | None) -> None:
+    read = Read(content, "csv", charset)
+    assert (read.rows, read.errors) == ([ANANYA, RAVI], [])
+
+
+def test_rows_are_numbered_as_in_a_spreadsheet() -> None:
+    """Blank rows count, above the header too; a line break in a cell does not."""
+    content = '\n,\nnote,name,department,cgpa\n"a\n\nb",Ananya,CSE,8.9\n\n" ",,,\n,Ravi,ECE,x\n,Ravi,ECE,7\n'
+    read = Read(content)
+    assert [row[0] for row in read.rows] == [4, 8]
+    assert (read.errors, read.blank, read.ignored) == ([RowError(7, "cgpa", "x", f"expected {CGPA}")], 4, ["note"])
+
+
+def test_charsets_are_decoded_across_chunks() -> None:
+    """No character is cut where a chunk ends, and a row's number is right after thousands of them."""
+    rows = [f"né{number}€,Ü,8.9\r\n" for number in range(40_000)]
+    content = "".join(["name,department,cgpa\r\n", *rows])
+    for charset in ("utf-8", "utf-16-be", "cp1252"):
+        read = Read(content.encode(charset), "csv", charset)
+        assert [f"{name},{department},{cgpa}\r\n" for _, name, department, cgpa in read.students] == rows
+        assert read.rows[-1][0] == 40_001
+
+
+NO_HEADER = "is not a header with the columns name, department, cgpa and perhaps id: it lacks"
+QUOTE = "a quote is not closed, or text follows it; the rest was not read"
+BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
+    "empty": ("", None, None, "The file is empty"),
+    "blank": ("\n \n", None, None, "The file is empty"),
+    "preamble": (f"Students of 2026\n\n{COMMA}", None, None, f"Row 1 {NO_HEADER} name, department, cgpa and has “Students of 2026”"),
+    "no header": ("Ananya,CSE,8.9\n", None, None, f"Row 1 {NO_HEADER} name, department, cgpa and has “Ananya”, “CSE”"),
+    "a column is missing": ("name;cgpa;x\n", None, None, f"Row 1 {NO_HEADER} department and has “name”, “cgpa”, “x”"),
+    "a column twice": ("name,department,cgpa,Name \n", None, None, "The column name is there twice"),
+    "quote in the header": ('name,"department,cgpa\n', None, None, f"Row 1 {NO_HEADER}"),
+    "other bytes": (COMMA.replace("Ravi", "José").encode("cp1252"), "csv", None, "Row 3: byte 42 of the file is not utf-8"),
+    "half a character": (COMMA.encode("utf-16")[:-1], "csv", None, "Row 3: byte 101 of the file is not utf-16-le"),
+    "UTF-16 without BOM": (COMMA.encode("utf-16-le"), "csv", None, "The file is not text, or in another charset"),
+    "a long row": ("name,department,cgpa\n" + "x," * 2_000_000, "csv", None, "Row 2 is longer than 1,048,576 bytes"),
+    "a long quoted row": ("name,department,cgpa\n" + '"\n",' * 1_000_000, "csv", None, "Row 2 is longer than"),
+    "a workbook as CSV": (make_xlsx([HEADER]), "csv", None, "The file is not what its media type says"),
+    "CSV as a workbook": (COMMA, "xlsx", None, "The file is not what its media type says"),
+    "an object": ('{"name": 1}', "json", None, "After element 0: not a JSON array"),
+    "two arrays": ("[] []", "json", None, "After element 0: not a JSON array"),
+    "no comma": ("[{} {}]", "json", None, "After element 1: not a JSON array"),
+    "trailing comma": ("[{},]", "json", None, "Element 2 is not JSON: Expecting value"),
+    "array not closed": ("[{},{}", "json", None, "After element 2: the JSON array is not closed"),
+    "element not closed": ('[{},{"a', "json", None, "Element 2 is not JSON: Unterminated string"),
+    "element is broken": ("[{},{'a': 1}" + ",{}" * 1_000_000, "json", None, "Element 2 is not JSON: Expecting property name"),
+    "nested array": ("[" * 200_000, "json", None, "Element 1 is nested too deeply"),
+    "too many names": ("[" + ",".join(f'{{"{n}": 1}}' for n in range(20_000)) + "]", "json", None, "The objects have more than 16,384"),
+    "empty sheet": (make_xlsx([]), None, None, "The first sheet is empty"),
+    "preamble in a sheet": (make_xlsx([["Students"], HEADER]), None, None, f"Row 1 {NO_HEADER} name, department, cgpa and has “Students”"),
+    "a zip": (b"PK\3\4" + b"x" * 100, None, None, "The workbook is damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "kind", "charset", "detail"), BAD_FILES.values(), ids=BAD_FILES)
+def test_file_is_rejected(content: bytes | str, kind: Kind | None, charset: str | None, detail: str) -> None:
+    error = reject(content, kind, charset)
+    assert type(error) is InvalidFileError
+    assert str(error).startswith(detail)
+
+
+@pytest.mark.parametrize(
+    "charset", ["", "utf8", "x", "a\0b", "zlib", "idna", "punycode", "unicode_escape", "utf-7", "cp037", "hex"]
+)
+def test_charsets_that_are_none_are_rejected(charset: str) -> None:
+    """And those in which our names and delimiters are other bytes."""
+    if charset in {"", "utf8"}:
+        assert Read(COMMA, "csv", charset).students
+    else:
+        assert str(reject(COMMA, "csv", charset)).startswith(f"The charset {charset!r} is not known")
+
+
+@pytest.mark.parametrize("match", get_args(Match)[1:])
+def test_columns_that_a_match_needs(match: Match) -> None:
+    assert Read("id,cgpa\n1,2\n").rows == [(2, 1, None, None, 2.0, 4, 0)]
+    assert "; department is missing" in str(reject("id,name,cgpa\n1,a,2\n", match=match))
+    read = Read("id,name,department,cgpa\nx,a,b,2\n,,b,2\n", match=match)
+    assert (read.rows, read.ignored) == ([(2, None, "a", "b", 2.0, 7, 0)], ["id"])
+    assert read.errors == [RowError(3, "name", "", f"expected {TEXT}")]
+    read = Read('[{"id": "x", "name": "a", "department": "b", "cgpa": 2}, {"id": 1}]', match=match)
+    assert (read.rows, read.ignored) == ([(1, None, "a", "b", 2.0, 7, 0)], ["id"])
+    assert [error.detail for error in read.errors] == [f"missing; expected {rule}" for rule in (TEXT, TEXT, CGPA)]
+
+
+GRADES: list[tuple[str, float | None]] = [
+    ("8.9", 8.9), ("8,9", 8.9), (" 9,99\u00a0", 9.99), ("10", 10.0), ("10.0", 10.0), ("+1", 1.0), (".5", 0.5), ("1.", 1.0),
+    ("1e-05", 1e-05), ("'+1", 1.0), ("-0", 0.0),
+    ("-0.1", None), ("10.1", None), ("1,000", 1.0), ("1.000,5", None), ("1 0", None), ("9.9.9", None), ("nan", None),
+    ("inf", None), ("0x1", None), ("1_0", None), ("٨", None), ("８", None), ("1e999", None), ("8.9%", None), ("TRUE", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "cgpa"), GRADES)
+def test_grade_in_csv(cell: str, cgpa: float | None) -> None:
+    """The same text has the same value in a workbook."""
+    for content in (f'name,department,cgpa\nx,y,"{cell}"\n', make_xlsx([HEADER, ["x", "y", cell.removeprefix("'")]])):
+        read = Read(content)
+        if cgpa is None:
+            assert read.errors == [RowError(2, "cgpa", cell, f"expected {CGPA}")]
+        else:
+            assert [str(student[3]) for student in read.students] == [str(cgpa)]
+
+
+IDS: list[tuple[str, int | None]] = [
+    ("7", 7), (" 07 ", 7), ("+7", 7), ("-7", -7), (str(2**63 - 1), 2**63 - 1), ("'-7", -7),
+    (str(2**63), None), ("9" * 5000, None), ("7.0", None), ("7,0", None), ("x", None), ("1_0", None), ("٧", None), ("#N/A", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "student_id"), IDS, ids=lambda value: str(value)[:20])
+def test_id_in_csv(cell: str, student_id: int | None) -> None:
+    """What is empty beside an id that cannot be read is no second error."""
+    read = Read(f'id,name,department,cgpa\n"{cell}",,y,\n', "csv")
+    if student_id is None:
+        assert read.errors == [RowError(2, "id", cell[:100], f"expected {ID}")]
+    else:
+        assert read.rows == [(2, student_id, None, "y", None, 2, 5)]
+
+
+def test_every_problem_of_a_row_is_listed() -> None:
+    content = f"name,department,cgpa,id,,x\n{'n' * 101},\u202e,11,x,filled,,\n,y,,,,,beyond\nx\n"
+    assert Read(content).errors == [
+        RowError(2, None, "filled", "expected nothing in a column that has no name in the header"),
+        RowError(2, "id", "x", f"expected {ID}"),
+        RowError(2, "name", "n" * 100, f"expected {TEXT}"),
+        RowError(2, "department", "\u202e", f"expected {TEXT}"),
+        RowError(2, "cgpa", "11", f"expected {CGPA}"),
+        RowError(3, None, "beyond", "expected nothing in a column that has no name in the header"),
+        RowError(3, "name", "", f"expected {TEXT}"),
+        RowError(3, "cgpa", "", f"expected {CGPA}"),
+        RowError(4, "department", "", f"expected {TEXT}"),
+        RowError(4, "cgpa", "", f"expected {CGPA}"),
+    ]
+
+
+def test_first_column_without_a_name_is_ignored() -> None:
+    """Programs for statistics write the numbers of their rows there."""
+    read = Read(",name,department,cgpa\n0,Ananya,CSE,8.9\n")
+    assert (read.rows, read.errors, read.ignored) == ([ANANYA], [], [""])
+
+
+UNCLOSED = {
+    'x,"y,1\nx,y,1\n': QUOTE,
+    '"x" "y",y,1\nx,y,1\n': QUOTE,
+    f'x,"{"y" * 200_000}\n': f"a cell is too long, or {QUOTE}",
+}
+
+
+@pytest.mark.parametrize(("rows", "detail"), UNCLOSED.items(), ids=range(3))
+def test_unclosed_quote_is_an_error_of_its_row(rows: str, detail: str) -> None:
+    read = Read(f'name,department,cgpa\nAnanya,CSE,8.9\nx,"a\nb",1\n{rows}')
+    assert (read.rows[:1], read.errors) == ([ANANYA], [RowError(4, None, "", detail)])
+
+
+OBJECT = f"expected an object with {', '.join(HEADER)}"
+OBJECTS: list[tuple[str, list[tuple[str | None, str, str]]]] = [
+    ('{"name": " x ", "department": "y", "cgpa": 1}', []),
+    ('{"id": null, "name": "x", "department": "y", "cgpa": 1}', []),
+    ('{"id": 1}', []),
+    ('{"name": "", "department": 1, "cgpa": "1"}', [("name", "", TEXT), ("department", "1", TEXT), ("cgpa", "1", CGPA)]),
+    ('{"id": 1.0, "name": null, "cgpa": true}', [("id", "1.0", ID), ("cgpa", "true", CGPA)]),
+    ('{"id": 9223372036854775808, "cgpa": [1]}', [("id", "9223372036854775808", ID), ("cgpa", "[1]", CGPA)]),
+    ("3", [(None, "3", OBJECT)]),
+    ("[{}]", [(None, "[{}]", OBJECT)]),
+    ('{"cgpa": NaN}', [(None, '{"cgpa": NaN}', "not JSON: ")]),
+    ('{"cgpa": 1e999}', [(None, '{"cgpa": 1e999}', "not JSON: ")]),
+    ('{"cgpa": ' + "9" * 5000 + "}", [(None, '{"cgpa": ' + "9" * 91, "not JSON: ")]),
+    (r'{"name": "\ud800"}', [(None, r'{"name": "\ud800"}', "not JSON: ")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "problems"), OBJECTS, ids=lambda value: str(value)[:30])
+def test_object_of_json(text: str, problems: list[tuple[str | None, str, str]]) -> None:
+    """As an element of an array and as a line; numbers and texts are strict, null is an empty cell."""
+    for content in (f"[\n{text}\n]", f"{text}\n"):
+        kind: Kind = "json" if content.startswith("[\n") else "ndjson"
+        errors = Read(content, kind).errors
+        assert [(error.row, error.column, error.value.strip()) for error in errors] == [(1, *p[:2]) for p in problems]
+        assert all(p[2] in error.detail for error, p in zip(errors, problems, strict=True))
+
+
+def test_broken_line_is_an_error_of_its_row() -> None:
+    """Rows are lines; names of keys are exact, and those that are not ours are ignored."""
+    read = Read(
+        '{"name": "x", "Name": 1}\n\n{"id": 1, "cgpa":\r\n{"id": 2, "a": 1, "Name": 1}\n{} {}\n{"\n' + "[" * 200_000
+    )
+    assert [(error.row, error.column) for error in read.errors] == [
+        (1, "department"), (1, "cgpa"), (3, None), (5, None), (6, None), (7, None),
+    ]  # fmt: skip
+    assert (read.rows, read.blank, read.ignored) == ([(4, 2, None, None, None, 0, 0)], 1, ["Name", "a"])
+
+
+def test_array_is_read_across_chunks() -> None:
+    """No element is cut where a chunk ends, and no number."""
+    students = [{"id": number, "name": "é" * (number % 97 + 1), "x": number} for number in range(20_000)]
+    for separator in (",", " ,\n"):
+        content = "[" + separator.join(f'{{"name":"{s["name"]}","id":{s["id"]}}}' for s in students) + "]"
+        assert [row[1:3] for row in Read(content).rows] == [(s["id"], s["name"]) for s in students]
+    content = "[" + ", ".join(["123456789"] * 100_000) + "]"
+    assert {error.value for error in Read(content).errors} == {"123456789"}
+
+
+DAY = datetime.date(2026, 1, 2)
+CELLS: list[tuple[Any, Any]] = [
+    (7.0, 7), (7, 7), ("7", 7), (" 7 ", 7), (None, None), (2**53, 2**53),
+    (7.5, "7.5"), (2.0**53 + 2, "9007199254740994"), (True, "True"), (DAY, "2026-01-02"), ("#N/A", "#N/A"), ("=7", "#N/A"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "student_id"), CELLS)
+def test_id_in_a_workbook(cell: Any, student_id: Any) -> None:
+    """An error, or a formula without a result, is not an empty cell: that would make a new student."""
+    read = Read(make_xlsx([["id", *HEADER], [cell, "Ananya", "CSE", 8.9]]))
+    if isinstance(student_id, str):
+        assert read.errors == [RowError(2, "id", student_id, f"expected {ID}")]
+    else:
+        assert read.students == [(student_id, "Ananya", "CSE", 8.9)]
+
+
+def test_cells_of_a_workbook() -> None:
+    """Rows of formats only are blank; a number is a department; a date is neither number nor text."""
+    rows = [
+        [], [None, "Name", "DEPARTMENT", "cgpa", "note"], [None, 1.5, 101, "8,9", DAY], [None, " "],
+        [None, "'=x", "=x", 9], [None, DAY, True, DAY], [None, "x", "y", "=1/0"], [None, "x", "y", True],
+    ]  # fmt: skip
+    read = Read(make_xlsx(rows))
+    assert (read.rows, read.ignored, read.blank) == ([(3, None, "1.5", "101", 8.9, 7, 0)], ["note"], 2)
+    assert [error[:3] for error in read.errors] == [
+        (5, "department", "#N/A"),
+        (6, "name", "2026-01-02"), (6, "department", "True"), (6, "cgpa", "2026-01-02"),
+        (7, "cgpa", "#N/A"), (8, "cgpa", "True"),
+    ]  # fmt: skip
+
+
+def test_cells_beside_a_merged_header_are_errors() -> None:
+    """A name over two columns may be two halves of a name, of which none may be lost."""
+    workbook = openpyxl.load_workbook(
+        io.BytesIO(make_xlsx([["name", None, "department", "cgpa"], ["A", "B", "CSE", 8]]))
+    )
+    workbook.active.merge_cells("A1:B1")  # type: ignore[union-attr]
+    workbook.save(file := io.BytesIO())
+    assert [error[:3] for error in Read(file.getvalue()).errors] == [(2, None, "B")]
+
+
+def test_first_visible_sheet_is_read() -> None:
+    workbook = openpyxl.load_workbook(io.BytesIO(make_xlsx([["hidden"]])))
+    workbook.active.sheet_state = "hidden"  # type: ignore[union-attr]
+    workbook.create_chartsheet()
+    for number in range(2):
+        sheet = workbook.create_sheet()
+        sheet.append(["id", *HEADER])
+        sheet.append(["#N/A" if number else None, "Ananya", "CSE", 8.9])
+    workbook.save(file := io.BytesIO())
+    assert Read(file.getvalue()).rows == [ANANYA]
+
+
+def test_million_formatted_rows_are_no_rows() -> None:
+    content = make_formatted_xlsx([HEADER, ["Ananya", "CSE", 8.9]], 1_000_000)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.getinfo("xl/worksheets/sheet1.xml").file_size > 39_000_000
+    read = Read(content)
+    assert (read.rows, read.blank) == ([ANANYA], 0)
+
+
+SHEET = "xl/worksheets/sheet1.xml"
+WORKBOOK = make_xlsx([HEADER, ["Ananya", "CSE", 8.9]])
+
+
+def make_bomb(*, lies: bool) -> bytes:
+    """Make a part that unpacks to more than 256 MiB, and perhaps says that it is small."""
+    content = change_part(WORKBOOK, "xl/theme/theme1.xml", lambda _: b" " * (257 * 1024**2))
+    if not lies:
+        return content
+    size = struct.pack("<I", 257 * 1024**2)
+    assert content.count(size) == 2  # before the part and in the directory
+    return content.replace(size, struct.pack("<I", 7_000))
+
+
+def change_sheet(old: bytes, new: bytes) -> bytes:
+    def change(sheet: bytes) -> bytes:
+        assert old in sheet
+        return sheet.replace(old, new)
+
+    return change_part(WORKBOOK, SHEET, change)
+
+
+def make_archive(name: str) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr(name, b"x")
+    return file.getvalue()
+
+
+OLE = bytes.fromhex("d0cf11e0a1b11ae1")
+FAR = b'<c r="XFD1048576"><v>1</v></c></row>'
+FAR_DETAIL = "A sheet has filled cells far from its table"
+DAMAGED = "The workbook is damaged"
+BAD_WORKBOOKS: dict[str, tuple[bytes, type[FileError], str]] = {
+    "zip bomb": (make_bomb(lies=False), FileTooLargeError, "The workbook unpacks to more than 256 MiB"),
+    "zip bomb that lies": (make_bomb(lies=True), InvalidFileError, DAMAGED),
+    "a cell far away": (change_sheet(b"</row>", FAR), FileTooLargeError, FAR_DETAIL),
+    "... with a prefix": (change_sheet(b"</row>", FAR.replace(b"<c", b"<x:c")), FileTooLargeError, FAR_DETAIL),
+    "... in other words": (change_sheet(b"</row>", FAR.replace(b"r=", b"s='/>' r=")), InvalidFileError, DAMAGED),
+    "... in a comment's shade": (change_sheet(b"</row>", b"<!-- <c ' -->" + FAR), InvalidFileError, DAMAGED),
+    "cells without addresses": (change_sheet(b'<c r="A2"', b"<c"), InvalidFileError, DAMAGED),
+    "broken XML": (change_sheet(b"</v>", b"</w>"), InvalidFileError, DAMAGED),
+    "no sheet": (change_part(WORKBOOK, "xl/workbook.xml", lambda _: b"<workbook/>"), InvalidFileError, "The workbook has no"),
+    "half a file": (WORKBOOK[: len(WORKBOOK) // 2], InvalidFileError, DAMAGED),
+    "huge directory": (WORKBOOK.replace(b"PK\5\6", b"PK\5\6" + b"\xff" * 20), InvalidFileError, DAMAGED),
+    "another archive": (make_archive("a.txt"), InvalidFileError, "The file is a zip archive, but no workbook"),
+    "OpenDocument": (make_archive("mimetype"), UnsupportedFileError, "The file is a spreadsheet, but not an .xlsx; save"),
+    "xlsb": (make_archive("xl/workbook.bin"), UnsupportedFileError, "The file is a spreadsheet, but not an .xlsx; save"),
+    "old or encrypted": (OLE + b"x" * 1000, UnsupportedFileError, "The file is encrypted, or a spreadsheet of the old"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "kind", "detail"), BAD_WORKBOOKS.values(), ids=BAD_WORKBOOKS)
+def test_workbook_is_rejected(content: bytes, kind: type[FileError], detail: str) -> None:
+    error = reject(content)
+    assert (type(error), str(error)[: len(detail)]) == (kind, detail)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_damaged_workbook_raises_nothing_else(seed: int) -> None:
+    """Neither zipfile nor calamine may tell in words of its own, or panic, that a workbook is damaged."""
+    chance = Random(seed)
+    for _ in range(50):
+        if chance.random() < 0.5:  # of the archive
+            content = bytearray(WORKBOOK)
+            for _ in range(3):
+                content[chance.randrange(len(content))] = chance.randrange(256)
+            damaged = bytes(content)
+        else:  # of what is in it, in an archive that is right
+            name = chance.choice(
+                [SHEET, "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "xl/styles.xml", "xl/sharedStrings.xml"]
+            )
+            at, byte = chance.random(), bytes([chance.randrange(256)])
+            damaged = change_part(
+                WORKBOOK, name, lambda part: part[: (n := int(at * len(part)))] + byte + part[n + 1 :]
+            )
+        with contextlib.suppress(FileError):
+            Read(damaged)
+
+
+def test_rejected_rows_are_written_as_they_were_sent() -> None:
+    """With decimal commas, columns that are not ours and strays; once corrected, they are read."""
+    content = "Name;note;department;cgpa\r\nx;=1+1;y;11,5\r\nx;'=n;y;1\r\n'=x;\"a\nb\";;-8,5;;beyond\r\n;;;;\r\n"
+    read = Read(content)
+    lines = [
+        ["Name", "note", "department", "cgpa", "error"],
+        ["x", "'=1+1", "y", "11,5", f"expected {CGPA}"],
+        ["'=x", "a\nb", "", "-8,5", f"expected nothing in a column that has no name in the header; expected {TEXT}; expected {CGPA}",
+         "", "beyond"],
+    ]  # fmt: skip
+    rejected = read.write_rejected()
+    assert list(csv.reader(io.StringIO(rejected.decode(), newline=""), strict=True)) == lines
+    assert rejected.endswith(b"\r\n")
+    again = Read(rejected)
+    assert [error[1:] for error in again.errors] == [error[1:] for error in read.errors]
+    assert again.write_rejected() == rejected
+    corrected = rejected.replace(b"11,5", b"1,5").replace(b',,"-8,5"', b',y,"8,5"').replace(b",beyond", b",")
+    assert Read(corrected).students == [(None, "x", "y", 1.5), (None, "=x", "y", 8.5)]
+
+
+REJECTED: list[tuple[bytes | str, str]] = [
+    (make_xlsx([["id", *HEADER, "x"], [7, "=x".join("'"), 101, 11, DAY], [8.5, "x", None, 8.9]]),
+     f"id,name,department,cgpa,x,error\r\n7,',101,11,2026-01-02,expected {CGPA}\r\n8.5,x,,8.9,,\"expected {ID}\"\r\n"),
+    ('[{"name": "=x", "department": "y", "cgpa": "1"}, 3, {"id": 1}, {"a": [1], "name": null}]',
+     f"id,name,department,cgpa,a,error\r\n,'=x,y,1,,expected {CGPA}\r\n,,,,,\"{OBJECT}\"\r\n"
+     f',,,,[1],"expected {TEXT}; missing; expected {TEXT}; missing; expected {CGPA}"\r\n'),
+    ('name,department,cgpa\n"x,y,1\n', f'name,department,cgpa,error\r\n,,,"{QUOTE}"\r\n'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "rejected"), REJECTED, ids=["xlsx", "json", "unclosed quote"])
+def test_rejected_rows_of_other_files_are_csv(content: bytes | str, rejected: str) -> None:
+    assert Read(content).write_rejected().decode() == rejected
+
+
+def test_students_as_csv() -> None:
+    rows = [(1, "=x", "a,b", 8.9), (2, "'t", "'@x", 10.0), (3, None, None, None), (4, "\r-", '"', 1e-05)]
+    content = encode_csv_header() + encode_csv(rows)
+    assert content == (
+        b'id,name,department,cgpa\r\n1,\'=x,"a,b",8.9\r\n2,\'t,\'\'@x,10.0\r\n3,,,\r\n4,"\'\r-","""",1e-05\r\n'
+    )
+
+
+def test_students_as_ndjson() -> None:
+    content = encode_ndjson([(1, "=x", "é", 8.9), (2, None, None, None)])
+    assert content.decode() == (
+        '{"id":1,"name":"=x","department":"é","cgpa":8.9}\n{"id":2,"name":null,"department":null,"cgpa":null}\n'
+    )
+    assert Read(content).rows == [(1, 1, "=x", "é", 8.9, 7, 0), (2, 2, None, None, None, 0, 7)]
+
+
+def test_students_as_xlsx() -> None:
+    """Text is text, whatever it looks like; a student without a grade has an empty cell."""
+    write_xlsx([STUDENTS[:5], STUDENTS[5:], [(99, None, None, None)]], file := io.BytesIO())
+    assert Read(file.getvalue()).students == [*STUDENTS, (99, None, None, None)]
+    sheet = openpyxl.load_workbook(file).active
+    assert sheet is not None
+    assert (sheet.freeze_panes, sheet["A1"].font.bold, sheet["B2"].data_type) == ("A2", True, "s")
+
+
+def test_sheet_without_room_is_an_error() -> None:
+    """Not a workbook that ends with what had room, and no file is left behind."""
+    file = io.BytesIO()
+    with pytest.raises(FileTooLargeError):
+        write_xlsx([[(1, "x" * 32_768, "y", 1.0)]], file)
+    assert file.getvalue() == b""
+
+
+NAME = st.from_regex(str(get_args(Name)[1].pattern), fullmatch=True).map(str.strip)
+TEXTS = st.one_of(
+    NAME, st.builds(str.__add__, st.sampled_from(["'", "''", "=", "-", "@", "＝"]), st.sampled_from(NAMES))
+)
+
+
+@given(st.lists(st.tuples(st.integers(1, 2**53), TEXTS, TEXTS, st.floats(0, 10)), min_size=1))
+def test_every_student_survives_the_round_trip(students: list[tuple[int, str, str, float]]) -> None:
+    for content in (encode_csv_header() + encode_csv(students), encode_ndjson(students)):
+        assert Read(content).students == students
+
+
+CSV_FILTER = "csv:Text - txt - csv (StarCalc):"
+OFFICE: dict[str, tuple[str, str, str | None]] = {
+    "xlsx": (".xlsx", "xlsx:Calc MS Excel 2007 XML", None),
+    "CSV in UTF-8": (".csv", f"{CSV_FILTER}44,34,76,1", None),
+    "semicolons in UTF-16": (".csv", f"{CSV_FILTER}59,34,65535,1", None),
+    "tabs in Windows-1252": (".csv", f"{CSV_FILTER}9,34,1,1", "windows-1252"),
+    "decimal commas": (".csv", f"{CSV_FILTER}59,34,76,1,,1031,false,true", None),
+}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exports for LibreOffice, of names that Windows-1252 has."""
+    path = tmp_path_factory.mktemp("exports")
+    students = [student for student in STUDENTS if student[1].isascii()] + [(99, "José", "Ökologie", 9.25)]
+    (path / "students.csv").write_bytes(encode_csv_header() + encode_csv(students))
+    with (path / "students.xlsx").open("wb") as file:
+        write_xlsx([students], file)
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "target", "charset"), OFFICE.values(), ids=OFFICE)
+def test_export_comes_back_from_libreoffice(exports: Path, suffix: str, target: str, charset: str | None) -> None:
+    """A file that was opened and saved there says the same."""
+    before = exports / f"students{suffix}"
+    after = Read(convert(before, target), None, charset)
+    assert (after.rows, after.errors) == (Read(before.read_bytes()).rows, [])
+
+
+def test_old_workbook_of_libreoffice_is_rejected(exports: Path) -> None:
+    error = reject(convert(exports / "students.xlsx", "xls"))
+    assert type(error) is UnsupportedFileError
+    assert str(error).endswith("save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password")
+
+
+def test_bad_rows_do_not_pile_up() -> None:
+    """Sixty-four mebibytes can hold thirty million of them."""
+    table = open_table(io.BytesIO(b"1\n" * 10_000), "ndjson")
+    assert {len(batch.errors) for batch in validate(table, "id")} == {1000}

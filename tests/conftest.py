@@ -107,9 +107,9 @@ def sql_log() -> Iterator[list[str]]:
             return
         query = driver.query
 
-        def log(sql: str | bytes, *arguments: Any) -> Any:
+        def log(sql: str | bytes, *arguments: Any, **options: Any) -> Any:
             sql_log.append(sql if isinstance(sql, str) else sql.decode())
-            return query(sql, *arguments)
+            return query(sql, *arguments, **options)
 
         driver.query = log
 

@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Select, select
+from sqlalchemy import Connection, Select, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from litestar_app.database.config import SCANNERS, THREADS, AlchemyConfig
+from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, AlchemyConfig
 from litestar_app.database.failures import Failure, classify, raise_translated
 from litestar_app.database.reads import Reader, compile_statements
 from litestar_app.database.threads import WorkerThreads
+from litestar_app.database.transfers import stream
 from litestar_app.database.writes import GroupCommit, Transactions
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import Student
@@ -48,9 +49,10 @@ class Database:
         self._loop_reader = make_reader(waits=False) if file else None
         self._readers = WorkerThreads("reader", THREADS, make_reader, timeouts.queue)
         self._scanners = WorkerThreads("scanner", SCANNERS, make_reader, timeouts.queue, interruptible=True)
+        self._transfers = WorkerThreads("transfer", TRANSFERS, make_reader, timeouts.queue, interruptible=True)
         self._pinger = WorkerThreads("ping", 1, make_reader, timeouts.queue)
         self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
-        self._all_threads = (self._readers, self._scanners, self._pinger, self._writers)
+        self._all_threads = (self._readers, self._scanners, self._transfers, self._pinger, self._writers)
         self._group_commit = GroupCommit(self._writers) if file else None
 
     async def fetch(self, statement: Select[Any], values: Mapping[str, object], *, short: bool = True) -> Sequence[Any]:
@@ -75,8 +77,10 @@ class Database:
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
 
-    async def write(self, work: Callable[[Session], T]) -> T:
+    async def write(self, work: Callable[[Session], T], connection: Connection | None = None) -> T:
         """Run a unit of work in a transaction; it has been committed when this returns.
+
+        It may need a certain connection, as for what is staged there.
 
         It is run again as a whole while other transactions are in its way. Where this raises, nothing is stored, but
         for one exception.
@@ -91,14 +95,25 @@ class Database:
         """
         try:
             if self._group_commit is not None:
-                outcome = await self._group_commit.write(work)
+                outcome = await self._group_commit.write(work, connection)
             else:
-                (outcome,) = await self._writers.run(lambda transactions: transactions.run([work]))
+                (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
         if isinstance(outcome, BaseException):
             raise_translated(outcome)
         return cast("T", outcome)
+
+    async def stream(self, work: Callable[[Connection], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
+        """Run a generator on a thread and a connection of its own, in autocommit; yield what it yields.
+
+        It is stopped, in the database too, when nobody takes what it yields. It may raise what `fetch` raises.
+        """
+        try:
+            async for item in stream(self._transfers, work):
+                yield item
+        except Exception as error:  # noqa: BLE001  raised again as one of ours
+            raise_translated(error)
 
     async def ping(self) -> None:
         """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""

@@ -25,8 +25,10 @@ THREADS = 8
 """Threads that read, and on MySQL as many that write."""
 SCANNERS = 4
 """Threads for reads that pass many rows."""
-POOL_SIZE = 2 * THREADS + 2 * SCANNERS + 3
-"""A connection for each thread and to interrupt each scanner, for the ping, the event loop and the start."""
+TRANSFERS = 4
+"""Threads for exports and imports."""
+POOL_SIZE = 2 * THREADS + 2 * (SCANNERS + TRANSFERS) + 3
+"""A connection for each thread and to interrupt the long ones, for the ping, the event loop and the start."""
 
 
 class Timeouts(Struct, frozen=True):

@@ -12,6 +12,8 @@ NO_SUCH_TABLE = 1146
 TOO_LONG_FOR_INDEX = {1071, 1170}  # a VARCHAR of a thousand characters, a TEXT
 POOL_RECYCLE = 1800
 """Seconds after which a connection is replaced: less than a server's wait_timeout commonly is."""
+WRITE_TIMEOUT = 120
+"""Seconds for which the server waits for an export to take its rows; longer than for its client to do so."""
 CONNECT_TIMEOUT = 5
 """Seconds that opening the socket may take."""
 
@@ -26,7 +28,7 @@ def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float) ->
             "read_timeout": socket_timeout,
             "write_timeout": socket_timeout,
             "init_command": "SET SESSION sql_mode='TRADITIONAL', "
-            f"innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}",
+            f"innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}, net_write_timeout={WRITE_TIMEOUT}",
         },
         isolation_level="READ COMMITTED",  # no gap locks, which would make unrelated writes wait for each other
         pool_size=pool_size,

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, cast
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -46,20 +47,22 @@ class Transactions:
             reraise=True,
         )
 
-    def run(self, group: Sequence[UnitOfWork]) -> list[Outcome]:
+    def run(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
         """Run units of work with one COMMIT for all of them, and return what became of each.
+
+        They run on the connection that this thread keeps, or on one that is given.
 
         One that is rejected has changed nothing, and the others are committed. Any other exception rolls back the
         group, and each is run in a transaction of its own, so that none fails because of another.
         """
         try:
-            return self._retrying(self._commit, group)
+            return self._retrying(self._commit, group, connection)
         except BaseException as error:  # noqa: BLE001  each is raised where its unit of work is awaited
             if len(group) == 1 or is_retryable(error) or isinstance(error, CommitUnknownError):
                 return [error for _ in group]
         outcomes: list[Outcome] = []
         for number, work in enumerate(group):
-            outcomes += self.run([work])
+            outcomes += self.run([work], connection)
             if is_retryable(outcomes[-1]):  # the others would wait as long, and in vain
                 return outcomes + [outcomes[-1] for _ in group[number + 1 :]]
         return outcomes
@@ -75,10 +78,10 @@ class Transactions:
     def interrupt(self) -> None:
         """Let it go on: what has begun to be written is written, whoever waits for it."""
 
-    def _commit(self, group: Sequence[UnitOfWork]) -> list[Outcome]:
-        began, was_kept, is_committing = time.monotonic(), self._session is not None, False
+    def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None) -> list[Outcome]:
+        began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
         try:
-            with self._begin() as session:
+            with self._begin(connection) as session:
                 outcomes = [_run_or_reject(work, session) for work in group]
                 is_committing = True
             if self._file is not None:
@@ -97,11 +100,15 @@ class Transactions:
         return outcomes
 
     @contextmanager
-    def _begin(self) -> Iterator[Session]:
+    def _begin(self, connection: Connection | None) -> Iterator[Session]:
         """Begin a transaction on the connection that this thread keeps, which no failed transaction has used.
 
         To take one from the pool, ping it and give it back are two of four round trips to a server.
         """
+        if connection is not None:  # its owner closes it
+            with self._sessions(bind=connection) as session, session.begin():
+                yield session
+            return
         if self._session is None:
             self._session = self._sessions(bind=self._engine.connect())
         try:
@@ -124,23 +131,32 @@ def is_retryable(error: object) -> bool:
     return isinstance(error, BaseException) and classify(error) is Failure.CONTENTION
 
 
+class _Entry(NamedTuple):
+    """A unit of work that waits, what becomes of it, and the connection that it needs, if it is a certain one."""
+
+    work: UnitOfWork
+    future: asyncio.Future[Outcome]
+    connection: Connection | None
+
+
 class GroupCommit:
     """Collects the writes that come while others are written, and has them written as one group.
 
-    SQLite lets one transaction write at a time, and COMMIT, an fsync, is most of what a write costs.
+    SQLite lets one transaction write at a time, and COMMIT, an fsync, is most of what a write costs. A write with a
+    connection of its own is a group of its own.
     """
 
     def __init__(self, threads: WorkerThreads[Transactions]) -> None:
         self._threads = threads
-        self._queue: asyncio.Queue[tuple[UnitOfWork, asyncio.Future[Outcome]] | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._is_open = True
 
-    async def write(self, work: UnitOfWork) -> Outcome:
+    async def write(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
         """Return what became of a unit of work, once its group is committed or has failed."""
         if not self._is_open:
             raise DatabaseUnavailableError("the service is stopping")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((work, future))
+        self._queue.put_nowait(_Entry(work, future, connection))
         return await future
 
     async def run(self) -> None:
@@ -151,19 +167,21 @@ class GroupCommit:
             while not self._queue.empty():
                 entries.append(self._queue.get_nowait())
             is_last = None in entries
-            if group := [entry for entry in entries if entry is not None and not entry[1].cancelled()]:
-                await self._write_group(group)
+            waiting = [entry for entry in entries if entry is not None]
+            for connection, group in groupby(waiting, key=lambda entry: entry.connection):
+                if present := [entry for entry in group if not entry.future.cancelled()]:
+                    await self._write_group(present, connection)
 
-    async def _write_group(self, group: Sequence[tuple[UnitOfWork, asyncio.Future[Outcome]]]) -> None:
-        works = [work for work, _ in group]
+    async def _write_group(self, group: Sequence[_Entry], connection: Connection | None) -> None:
+        works = [entry.work for entry in group]
         outcomes: list[Outcome]
         try:
-            outcomes = await self._threads.run(lambda transactions: transactions.run(works))
+            outcomes = await self._threads.run(lambda transactions: transactions.run(works, connection))
         except Exception as error:  # noqa: BLE001  it is raised where each unit of work is awaited
             outcomes = [error for _ in group]
-        for (_, future), outcome in zip(group, outcomes, strict=True):
-            if not future.done():
-                future.set_result(outcome)
+        for entry, outcome in zip(group, outcomes, strict=True):
+            if not entry.future.done():
+                entry.future.set_result(outcome)
 
     def stop(self) -> None:
         """Let `run` end when the writes that are waiting now have been written."""

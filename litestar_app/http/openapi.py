@@ -37,6 +37,7 @@ def create_openapi_config(version: str) -> OpenAPIConfig:
         license=License(name="MIT", identifier="MIT"),
         tags=[
             Tag("students", description="Create, read, update and delete students."),
+            Tag("transfer", description="Export and import students as files."),
             Tag("health", description="Whether the process and its database respond."),
         ],
         security=[],
@@ -109,7 +110,7 @@ def _describe(app: Litestar) -> dict[str, Any]:
                 responses["304"]["headers"] = responses["200"]["headers"]
             for body in (operation.get("requestBody", {}), *responses.values()):
                 for content in body.get("content", {}).values():
-                    if "examples" not in content:
+                    if not {"example", "examples"} & content.keys() and not content["schema"].get("contentMediaType"):
                         content["example"] = _make_example(content["schema"], schemas)
     return document
 

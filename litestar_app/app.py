@@ -20,6 +20,7 @@ from litestar_app.http.parameters import check_request
 from litestar_app.http.problems import respond_to_error
 from litestar_app.settings import Settings
 from litestar_app.students.controller import StudentController
+from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -36,7 +37,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     database = Database(alchemy, fixed=FIXED)
     students = StudentService(database)
     return Litestar(
-        route_handlers=[StudentController, HealthController, go_to_docs, get_openapi, get_asset],
+        route_handlers=[StudentController, DepartmentController, HealthController, go_to_docs, get_openapi, get_asset],
         plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database), StructSchemas()],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),

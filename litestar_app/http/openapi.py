@@ -37,6 +37,7 @@ def create_openapi_config(version: str) -> OpenAPIConfig:
         license=License(name="MIT", identifier="MIT"),
         tags=[
             Tag("students", description="Create, read, update and delete students."),
+            Tag("departments", description="How many students each department has, and their CGPA."),
             Tag("health", description="Whether the process and its database respond."),
         ],
         security=[],

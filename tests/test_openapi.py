@@ -267,6 +267,7 @@ JSON = {"Content-Type": "application/json"}
 OLD = {**JSON, "If-Match": '"old"'}
 BODY = json.dumps(ANANYA)
 BAD_BODIES = {
+    403: {"headers": {**JSON, "Sec-Fetch-Site": "cross-site"}, "content": BODY},
     400: {"headers": JSON, "content": "{"},
     413: {"headers": JSON, "content": " " * (1024 * 1024 + 1)},
     415: {"headers": {"Content-Type": "text/plain"}, "content": BODY},
@@ -286,6 +287,7 @@ RESPONSES = [
     ("get_readiness 200", "GET /health/ready", {}),
     ("get_readiness 400", "GET /health/ready?x=1", {}),
     ("delete_student 400", "DELETE /student/1?x=1", {}),
+    ("delete_student 403", "DELETE /student/1", {"headers": {"Sec-Fetch-Site": "cross-site"}}),
     ("delete_student 404", "DELETE /student/2", {}),
     ("delete_student 412", "DELETE /student/1", {"headers": OLD}),
     ("update_student 412", "PUT /student/1", {"headers": OLD, "content": BODY}),

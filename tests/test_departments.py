@@ -1,5 +1,6 @@
 """GET /departments and its chart, /departments.svg."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -14,6 +15,8 @@ import pytest
 from selenium import webdriver
 from sqlalchemy import Engine, event
 
+from litestar_app.app import create_app
+from litestar_app.settings import Settings
 from litestar_app.students.chart import MAX_ROWS, NAME_WIDTH, STYLE, draw_chart
 from litestar_app.students.departments import DepartmentSummary
 from tests.browser import find, read_errors
@@ -152,6 +155,27 @@ def test_statement_leaves_the_event_loop_alone(sqlite_url: str, path: str) -> No
             assert threads[-1] != event_loop
     finally:
         event.remove(Engine, "connect", trace)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_client_that_has_gone_stops_the_statement(sqlite_url: str, path: str) -> None:
+    """What is sent then, nobody reads."""
+    app = create_app(Settings(database_url=sqlite_url))
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def call() -> None:
+        scope: Any = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+        async with app.lifespan():
+            await app(scope, receive, send)
+
+    asyncio.run(call())
+    assert statuses == [400]
 
 
 def read(chart: str) -> tuple[str, list[str]]:

@@ -1,25 +1,24 @@
 """Departments: how many students each has, and their CGPA, as numbers and as a chart."""
 
 import asyncio
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from litestar import Controller, HttpMethod, Response, get, route
+from litestar import Controller, HttpMethod, Request, Response, get, route
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
 from litestar.response.base import ASGIResponse
 from msgspec import Meta, Struct
-from sqlalchemy import Column, Double, LargeBinary, Table, func, select
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import LargeBinary, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 
 from litestar_app.database import Database
+from litestar_app.http.connections import run_while_connected
 from litestar_app.http.problems import problem_responses
-from litestar_app.models import Student
+from litestar_app.students.listing import STUDENTS
 
-STUDENTS = cast("Table", Student.__table__)
 SVG = "image/svg+xml"
 CHART = ResponseSpec(
     str,
@@ -42,27 +41,24 @@ class DepartmentSummary(Struct):
     cgpa_max: Annotated[float | None, Meta(examples=[8.9])]
 
 
-class CodePoints(ColumnElement[bytes]):
+class CodePoints(FunctionElement[bytes]):
     """A text column, compared by code point, whatever collation it has in a table of another program."""
 
     inherit_cache = True
     type = LargeBinary()
 
-    def __init__(self, column: Column[Any]) -> None:
-        self.column = column
-
 
 @compiles(CodePoints, "sqlite")
 def _compile_for_sqlite(element: CodePoints, compiler: SQLCompiler, **options: Any) -> str:
-    return f"{compiler.process(element.column, **options)} COLLATE BINARY"  # which an index on it serves
+    return f"{compiler.process(element.clauses, **options)} COLLATE BINARY"  # which an index on it serves
 
 
 @compiles(CodePoints, "mysql", "mariadb")
 def _compile_for_mysql(element: CodePoints, compiler: SQLCompiler, **options: Any) -> str:
-    return f"CAST(CONVERT({compiler.process(element.column, **options)} USING utf8mb4) AS BINARY)"
+    return f"CAST(CONVERT({compiler.process(element.clauses, **options)} USING utf8mb4) AS BINARY)"
 
 
-CGPA = sql_cast(STUDENTS.c.cgpa, Double)  # a column of SQLite may hold anything
+CGPA = STUDENTS.c.cgpa + 0.0  # a double: a column of SQLite may hold anything
 DEPARTMENT = CodePoints(STUDENTS.c.department)
 SUMMARIES = (
     select(
@@ -101,9 +97,11 @@ class DepartmentController(Controller):
         response_description="Every department that has a student, ordered by its name; an empty array if none has",
         responses=problem_responses(400),
     )
-    async def list_departments(self, database: NamedDependency[Database]) -> list[DepartmentSummary]:
+    async def list_departments(
+        self, request: Request[Any, Any, Any], database: NamedDependency[Database]
+    ) -> list[DepartmentSummary]:
         """Return how many students each department has, and their mean, lowest and highest CGPA."""
-        return await summarize(database)
+        return await run_while_connected(request, summarize(database))
 
     @route("/departments", http_method=HttpMethod.HEAD, status_code=200, include_in_schema=False)
     async def head_departments(self) -> ASGIResponse:
@@ -119,11 +117,11 @@ class DepartmentController(Controller):
         "readers.\n\n![Students and mean CGPA by department](departments.svg)",
         responses={200: CHART, **problem_responses(400)},
     )
-    async def get_chart(self, database: NamedDependency[Database]) -> Response[str]:
+    async def get_chart(self, request: Request[Any, Any, Any], database: NamedDependency[Database]) -> Response[str]:
         """Draw the chart on a thread, since of a thousand departments it takes milliseconds."""
         from litestar_app.students.chart import HEADERS, draw_chart  # noqa: PLC0415  no start and no other route needs it
 
-        departments = await summarize(database)
+        departments = await run_while_connected(request, summarize(database))
         return Response(await asyncio.to_thread(draw_chart, departments), media_type=SVG, headers=HEADERS)
 
     @route("/departments.svg", http_method=HttpMethod.HEAD, status_code=200, include_in_schema=False)

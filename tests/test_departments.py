@@ -256,7 +256,7 @@ def test_chart_grows_with_the_departments_up_to_a_thousand() -> None:
     description, texts = read(more)
     assert "0999" in texts
     assert "1000" not in texts
-    note = "2 more departments are not shown; GET /departments lists all."
+    note = "Not shown: 2 more departments; GET /departments lists all."
     assert (description[-len(note) :], texts[-1]) == (note, note)
     assert "1,002 departments, 1,002 students." in texts
 

@@ -20,7 +20,7 @@ NAME_WIDTH, NAME_SIZE = 304, 14
 BARS, BAR_WIDTH = 344, 220
 SCALE, SCALE_WIDTH, MAX_CGPA = 672, 180, 10
 
-# Blue and orange, which nobody confuses, beside shapes that differ; each has a contrast of 4.5 or more.
+# Blue and orange, which nobody confuses, and shapes that differ; texts, bars and means have a contrast of 4.5 or more.
 STYLE = """
 .page { fill: #fff } text { fill: #1b1f24; font: 14px system-ui, sans-serif } .note { fill: #57606a; font-size: 12px }
 .heading { font-size: 18px; font-weight: 600 } .column { font-weight: 600 } .name { unicode-bidi: plaintext }
@@ -53,7 +53,7 @@ def draw_chart(departments: Sequence[DepartmentSummary]) -> str:
     bottom = TOP + ROW * len(shown)
     height = bottom + MARGIN + (ROW if hidden else 0)
     facts = _sum_up(departments)
-    more = [f"{len(hidden):,} more departments are not shown; GET /departments lists all."] if hidden else []
+    more = [f"Not shown: {_count(len(hidden), 'more department')}; GET /departments lists all."] if hidden else []
     words = " ".join([facts, *map(_describe, shown), *more])
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     rows = (_draw_row(summary, TOP + ROW * row, most) for row, summary in enumerate(shown))

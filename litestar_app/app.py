@@ -20,6 +20,7 @@ from litestar_app.http.parameters import check_request
 from litestar_app.http.problems import respond_to_error
 from litestar_app.settings import Settings
 from litestar_app.students.controller import StudentController
+from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService
 from litestar_app.transfer.controller import TransferController
 
@@ -37,7 +38,15 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     database = Database(alchemy, fixed=FIXED)
     students = StudentService(database)
     return Litestar(
-        route_handlers=[StudentController, TransferController, HealthController, go_to_docs, get_openapi, get_asset],
+        route_handlers=[
+            StudentController,
+            TransferController,
+            DepartmentController,
+            HealthController,
+            go_to_docs,
+            get_openapi,
+            get_asset,
+        ],
         plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database), StructSchemas()],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),

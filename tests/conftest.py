@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from selenium import webdriver
 from sqlalchemy import Engine, event
 
+from tests.browser import open_browser
 from tests.mariadb import MISSING, MariaDB, is_installed, open_session, run_mariadb
 from tests.service import ANANYA, serve_database
 
@@ -132,6 +134,12 @@ def ananya(client: httpx.Client) -> dict[str, Any]:
     response = client.post("/student", json=ANANYA)
     assert response.status_code == 201
     return dict(response.json())
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    with open_browser(tmp_path) as browser:
+        yield browser
 
 
 @contextmanager

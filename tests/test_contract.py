@@ -28,7 +28,7 @@ def test_every_response_is_documented(client: httpx.Client, tmp_path: Path) -> N
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "9 selected / 9 total" in ended.stdout
+    assert "11 selected / 11 total" in ended.stdout
 
 
 examples = settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

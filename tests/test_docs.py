@@ -3,22 +3,20 @@
 import base64
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from litestar_app.app import create_app
 from litestar_app.settings import Settings
+from litestar_app.students.chart import WIDTH
+from tests.browser import execute, find, read_errors
 from tests.service import ANANYA, connect, serve_app
 
 
@@ -70,39 +68,6 @@ def test_addresses_are_below_the_root_path(sqlite_url: str, prefix: str, root: s
     assert plain["servers"] == [{"url": "/"}]
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A headless Chromium from the system; skipped where there is none."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no browser: install Debian's chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
-        "disable-component-update", "disable-sync", "no-first-run", "window-size=1200,1250",
-        f"user-data-dir={tmp_path / 'profile'}",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a machine without internet
-    ):  # fmt: skip
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
-
-
-def find(place: webdriver.Chrome | WebElement, selector: str) -> WebElement:
-    return WebDriverWait(place, 20).until(lambda place: place.find_element(By.CSS_SELECTOR, selector))
-
-
-def execute(operation: WebElement) -> tuple[str, str]:
-    """Expand an operation of the page and execute its example; return the status and the body of the response."""
-    find(operation, ".opblock-summary-control").click()
-    find(operation, "button.execute").click()
-    body = find(operation, ".live-responses-table .response-col_description .highlight-code").text
-    return find(operation, ".live-responses-table tbody .response-col_status").text.split()[0], body
-
-
 def test_page_works_in_a_browser_behind_a_proxy(sqlite_url: str, browser: webdriver.Chrome) -> None:
     """Its files, the document and the requests that it makes are all below the prefix."""
     with serve_below("/api", sqlite_url) as client:
@@ -114,4 +79,17 @@ def test_page_works_in_a_browser_behind_a_proxy(sqlite_url: str, browser: webdri
         status, body = execute(find(browser, "#operations-students-list_students"))
         assert (status, '"name": "Ananya"' in body) == ("200", True)
         assert client.get("/students").json() == [{"id": 1, **ANANYA}]
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
+    assert read_errors(browser) == []
+
+
+def test_page_shows_the_chart_behind_a_proxy(sqlite_url: str, browser: webdriver.Chrome) -> None:
+    """As a picture in the description, whose address is relative to the page's."""
+    with serve_below("/api", sqlite_url) as client:
+        assert client.post("/student", json=ANANYA).status_code == 201
+        browser.get(f"{client.base_url}/api/docs")
+        operation = find(browser, "#operations-departments-get_chart")
+        find(operation, ".opblock-summary-control").click()
+        picture = find(operation, "img")
+        assert picture.get_attribute("src") == f"{client.base_url}/api/departments.svg"
+        WebDriverWait(picture, 20).until(lambda picture: picture.get_property("naturalWidth") == WIDTH)
+    assert read_errors(browser) == []

@@ -149,7 +149,10 @@ def test_document_is_valid_for_spectral(openapi_json: Path) -> None:
 
 def test_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> None:
     """Made by openapi-python-client without a warning: it writes and reads students, and reads problems."""
-    (tmp_path / "config.yaml").write_text("post_hooks: []\n")  # the generated code need not be formatted
+    (tmp_path / "config.yaml").write_text(
+        "post_hooks: []\n"  # the generated code need not be formatted
+        "content_type_overrides: {image/svg+xml: application/octet-stream}\n"  # it knows no pictures
+    )
     run(
         Path(sys.executable).with_name("openapi-python-client"),
         "generate", "--fail-on-warning", "--meta=none", f"--path={openapi_json}",
@@ -195,6 +198,16 @@ def test_operations_are_named_after_their_functions(document: Any) -> None:
         "PUT /student/{student_id}": ("update_student", "students", "The student as replaced"),
         "PATCH /student/{student_id}": ("patch_student", "students", "The student as changed"),
         "DELETE /student/{student_id}": ("delete_student", "students", "The student is deleted"),
+        "GET /departments": (
+            "list_departments",
+            "departments",
+            "Every department that has a student, ordered by its name; an empty array if none has",
+        ),
+        "GET /departments.svg": (
+            "get_chart",
+            "departments",
+            "The chart; a browser shows it as it is or in an `<img>`, in the colours of a light or a dark page",
+        ),
         "GET /health/live": ("get_liveness", "health", "The process is up"),
         "GET /health/ready": ("get_readiness", "health", "The database responds"),
     }
@@ -258,6 +271,7 @@ JSON = {"Content-Type": "application/json"}
 OLD = {**JSON, "If-Match": '"old"'}
 BODY = json.dumps(ANANYA)
 BAD_BODIES = {
+    403: {"headers": {**JSON, "Sec-Fetch-Site": "cross-site"}, "content": BODY},
     400: {"headers": JSON, "content": "{"},
     413: {"headers": JSON, "content": " " * (1024 * 1024 + 1)},
     415: {"headers": {"Content-Type": "text/plain"}, "content": BODY},
@@ -270,11 +284,15 @@ RESPONSES = [
     ("get_student 200", "GET /student/1", {}),
     ("get_student 400", "GET /student/1?x=1", {}),
     ("get_student 404", "GET /student/2", {}),
+    ("list_departments 200", "GET /departments", {}),
+    ("list_departments 400", "GET /departments?x=1", {}),
+    ("get_chart 400", "GET /departments.svg?x=1", {}),
     ("get_liveness 200", "GET /health/live", {}),
     ("get_liveness 400", "GET /health/live?x=1", {}),
     ("get_readiness 200", "GET /health/ready", {}),
     ("get_readiness 400", "GET /health/ready?x=1", {}),
     ("delete_student 400", "DELETE /student/1?x=1", {}),
+    ("delete_student 403", "DELETE /student/1", {"headers": {"Sec-Fetch-Site": "cross-site"}}),
     ("delete_student 404", "DELETE /student/2", {}),
     ("delete_student 412", "DELETE /student/1", {"headers": OLD}),
     ("update_student 412", "PUT /student/1", {"headers": OLD, "content": BODY}),

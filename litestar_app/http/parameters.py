@@ -12,10 +12,13 @@ from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import QueryParameter
 
+from litestar_app.http.origin import reject_cross_site
+
 CACHED_QUERY = 256
 """Bytes of the longest query whose check is remembered."""
 LISTS = {b"if-match", b"if-none-match"}
 """Fields whose lines form one list (RFC 9110, 5.3)."""
+READS = {"GET", "HEAD"}
 WITH_BODY = {"POST", "PUT", "PATCH"}
 SINGLE = {b"idempotency-key"}
 """Fields that may be given once."""
@@ -34,14 +37,17 @@ def is_plain_integer(text: str) -> bool:
 
 
 async def check_request(request: Request[Any, Any, Any]) -> Response[None] | None:
-    """Respond to OPTIONS, and reject a query or a header that no handler can take.
+    """Respond to OPTIONS, and reject a write from another site, and a query or a header that no handler can take.
 
     Raises:
         ClientException: 400, naming the parameter or the field.
+        PermissionDeniedException: 403, for a write that a page of another site has asked a browser for.
 
     """
-    if request.method == "OPTIONS":
-        return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
+    if request.method not in READS:
+        if request.method == "OPTIONS":
+            return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
+        reject_cross_site(request.scope)
     _merge_lists(request)
     if query := request.scope["query_string"]:
         check = _check_query if len(query) <= CACHED_QUERY else _check_query.__wrapped__

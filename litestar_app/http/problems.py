@@ -63,6 +63,7 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
 
 DETAILS = {
     400: "query parameter 'x': not one of this route's (none)",
+    403: "Sec-Fetch-Site: cross-site; expected same-origin or none: in a browser, only pages of this service may write",
     404: PROBLEMS[StudentNotFoundError][1],
     409: PROBLEMS[ConstraintError][1],
     412: PROBLEMS[PreconditionFailedError][1],

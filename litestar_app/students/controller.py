@@ -178,7 +178,7 @@ class StudentController(Controller):
         dto=CreateDTO,
         summary="Create a student",
         response_description="The student as stored",
-        responses=problem_responses(400, 409, 413, 415, 422, details={**BODY, 409: PROBLEMS[KeyInUseError][1]}),
+        responses=problem_responses(400, 403, 409, 413, 415, 422, details={**BODY, 409: PROBLEMS[KeyInUseError][1]}),
         response_headers=[LOCATION, ETAG],
     )
     async def create_student(
@@ -216,7 +216,7 @@ class StudentController(Controller):
         dto=UpdateDTO,
         summary="Replace a student",
         response_description="The student as replaced",
-        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details=BODY),
+        responses=problem_responses(400, 403, 404, 409, 412, 413, 415, 422, details=BODY),
         response_headers=[ETAG],
     )
     async def update_student(
@@ -235,7 +235,7 @@ class StudentController(Controller):
         operation_class=PatchOperation,
         summary="Change a student",
         response_description="The student as changed",
-        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
+        responses=problem_responses(400, 403, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
         response_headers=[ETAG],
     )
     async def patch_student(
@@ -253,7 +253,7 @@ class StudentController(Controller):
         status_code=200,
         summary="Delete a student",
         response_description="The student is deleted",
-        responses=problem_responses(400, 404, 409, 412),
+        responses=problem_responses(400, 403, 404, 409, 412),
     )
     async def delete_student(
         self, student_id: StudentId, students: NamedDependency[StudentService], if_match: IfMatch = None

@@ -1,12 +1,14 @@
 """The zip archive around a workbook: what is looked at before calamine, which trusts it, unpacks it."""
 
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from litestar_app.exceptions import FileTooLargeError, InvalidFileError, UnsupportedFileError
+from litestar_app.transfer.formats.tables import SAVE_AS
 
 MAX_UNPACKED = 256 * 1024 * 1024
 """Bytes of all parts of a workbook."""
@@ -19,7 +21,6 @@ MAX_TAG = 1024 * 1024
 CHUNK = 256 * 1024
 """Bytes at once: other threads wait while an expression goes through them."""
 
-SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
 TOO_LARGE = f"The workbook unpacks to more than {MAX_UNPACKED // 1024**2} MiB; save it as CSV UTF-8, or in parts"
 DAMAGED = "The workbook is damaged; save it again with Excel or LibreOffice"
 
@@ -66,12 +67,18 @@ def check_archive(file: BinaryIO) -> list[Positions]:
                 raise InvalidFileError("The file is a zip archive, but no workbook; send an .xlsx or a CSV file")
             if sum(part.file_size for part in parts) > MAX_UNPACKED:
                 raise FileTooLargeError(TOO_LARGE)
-            total, without_value = 0, {}
-            for part in parts:
-                total += part.file_size
-                without_value[part.filename] = _check_cells(_unpack(archive, part))
+            without_value = {part.filename: _check_cells(_unpack(archive, part)) for part in parts}
             return [without_value.get(name, set()) for name in _find_sheets(archive)]
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError, OSError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        LookupError,
+        ValueError,
+        NotImplementedError,
+        OSError,
+    ):
         raise InvalidFileError(DAMAGED) from None
 
 

@@ -18,3 +18,8 @@ def protect(text: str) -> str:
 def unprotect(text: str) -> str:
     """Take off the apostrophe that `protect` has added."""
     return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
+
+
+def format_number(cell: object) -> str:
+    """Write a cell that is no text; a whole number without decimals, as a sheet shows it."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

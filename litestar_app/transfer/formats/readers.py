@@ -9,9 +9,8 @@ from msgspec import UNSET, Meta
 
 from litestar_app.http.validation import describe
 from litestar_app.students.schemas import Cgpa, Department, Name
-from litestar_app.transfer.formats.cells import INTEGER, NUMBER, unprotect
+from litestar_app.transfer.formats.cells import INTEGER, NUMBER, format_number, unprotect
 from litestar_app.transfer.formats.tables import Kind
-from litestar_app.transfer.formats.workbooks import format_number
 
 MAX_ID = 2**63 - 1
 MAX_EXACT = 2**53

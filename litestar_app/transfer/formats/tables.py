@@ -10,6 +10,7 @@ from litestar_app.transfer.formats.cells import protect
 Kind = Literal["csv", "ndjson", "json", "xlsx"]
 REQUIRED = ("name", "department", "cgpa")
 COLUMNS = ("id", *REQUIRED)
+SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
 SHOWN = 100
 """Characters of a value that a message repeats."""
 

@@ -2,9 +2,9 @@
 
 import re
 
-NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 """A number with `.` or `,` before its decimals; there are no separators of thousands."""
-INTEGER = re.compile(r"\s*[+-]?[0-9]{1,25}\s*")
+INTEGER = re.compile(r"[+-]?[0-9]{1,25}")
 RISKY = frozenset("'=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
 """How a cell begins that is looked at closely."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")  # noqa: RUF001

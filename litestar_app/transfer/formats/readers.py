@@ -100,15 +100,17 @@ def _check_id(number: int) -> Any:
 
 
 def _parse_cgpa(cell: str) -> Any:
-    if NUMBER.fullmatch(cell):
-        return _check_cgpa(float(cell.replace(",", ".")))
-    return INVALID if cell.strip() else None
+    text = cell.strip()
+    if NUMBER.fullmatch(text):
+        return _check_cgpa(float(text.replace(",", ".")))
+    return INVALID if text else None
 
 
 def _parse_id(cell: str) -> Any:
-    if INTEGER.fullmatch(cell):
-        return _check_id(int(cell))
-    return INVALID if cell.strip() else None
+    text = cell.strip()
+    if INTEGER.fullmatch(text):
+        return _check_id(int(text))
+    return INVALID if text else None
 
 
 def _read_protected(read: Reader) -> Reader:
@@ -122,7 +124,7 @@ def _is_number(cell: object) -> bool:
 def _read_xlsx_id(cell: Any) -> Any:
     if isinstance(cell, str):
         return _parse_id(cell)
-    return int(cell) if _is_number(cell) and cell == int(cell) and abs(cell) <= MAX_EXACT else INVALID
+    return int(cell) if _is_number(cell) and float(cell).is_integer() and abs(cell) <= MAX_EXACT else INVALID
 
 
 def _read_xlsx_cgpa(cell: Any) -> Any:

@@ -99,12 +99,12 @@ def _find_charset(file: BinaryIO, charset: str | None) -> tuple[int, str]:
 
 def _check_charset(name: str) -> str:
     try:
-        codec = codecs.lookup(name)
+        codec = codecs.lookup(name).name
+        if codec.startswith("utf-16"):
+            return "utf-16-be" if codec == "utf-16-be" else "utf-16-le"  # the second is what `utf-16` is on Windows
         # what reads ASCII as something else reads our names and delimiters as something else
-        if codec.name.startswith("utf-16") or (
-            "escape" not in codec.name and PROBE.decode(name) == PROBE.decode("ascii")
-        ):
-            return codec.name
+        if "escape" not in codec and PROBE.decode(codec) == PROBE.decode("ascii"):
+            return codec
     except (LookupError, ValueError):
         pass
     raise InvalidFileError(f"The charset {name!r:.100} is not known; expected one such as utf-8 or windows-1252")
@@ -178,7 +178,7 @@ class CsvTable(TextTable):
 
     def format_cell(self, cell: str) -> str:
         """Return the cell as it was sent, but safe in a spreadsheet."""
-        return cell if NUMBER.fullmatch(cell) else protect(unprotect(cell))
+        return cell if NUMBER.fullmatch(cell.strip()) else protect(unprotect(cell))
 
 
 class JsonTable(TextTable):
@@ -200,11 +200,11 @@ class JsonTable(TextTable):
         try:
             value = msgspec.json.decode(text)
         except RecursionError:
-            return Unreadable(text, "nested too deeply")
+            return Unreadable(text.strip(), "nested too deeply")
         except (msgspec.MsgspecError, ValueError) as error:
-            return Unreadable(text, f"not JSON: {error}")
+            return Unreadable(text.strip(), f"not JSON: {error}")
         if type(value) is not dict:
-            return Unreadable(text, f"expected an object with {', '.join(REQUIRED)}")
+            return Unreadable(text.strip(), f"expected an object with {', '.join(REQUIRED)}")
         if not value.keys() <= self._known:
             self._add_columns(value.keys() - self._known)
         cells: Cells = [UNSET] * len(self.header)

@@ -139,7 +139,7 @@ def test_charsets_are_decoded_across_chunks() -> None:
 NO_HEADER = "is not a header with the columns name, department, cgpa and perhaps id: it lacks"
 STRAY = "expected nothing in a column that has no name in the header"
 QUOTE = "a quote is not closed, or text follows it; the rest was not read"
-MANY_NAMES = [f'{{"{number}": 1}}' for number in range(20_000)]
+MANY_NAMES = [f'{{"{number}": 1}}' for number in range(1000)]
 BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "empty": ("", None, None, "The file is empty"),
     "blank": ("\n \n", None, None, "The file is empty"),
@@ -163,7 +163,8 @@ BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "element not closed": ('[{},{"a', "json", None, "Element 2 is not JSON: Unterminated string"),
     "element is broken": ("[{},{'" + ",{}" * 10**6, "json", None, "Element 2 is not JSON: Expecting property name"),
     "nested array": ("[" * 200_000, "json", None, "Element 1 is nested too deeply"),
-    "too many names": (f"[{','.join(MANY_NAMES)}]", "json", None, "The objects have more than 16,384 different names"),
+    "too many names": (f"[{','.join(MANY_NAMES)}]", "json", None, "The objects have more than 1,000 different names"),
+    "too many columns": (f"id,cgpa{',x' * 999}\n", "csv", None, "The header has more than 1,000 columns"),
     "empty sheet": (make_xlsx([]), None, None, "The first sheet is empty"),
     "preamble in a sheet": (make_xlsx([["Students"], HEADER]), None, None, f"Row 1 {NO_HEADER} name, department"),
     "a zip": (b"PK\3\4" + b"x" * 100, None, None, "The workbook is damaged"),
@@ -313,7 +314,7 @@ def test_broken_line_is_an_error_of_its_row() -> None:
 
 def test_array_is_read_across_chunks() -> None:
     """No element is cut where a chunk ends, and no number."""
-    students = [{"id": number, "name": "é" * (number % 97 + 1), "x": number} for number in range(20_000)]
+    students = [{"id": number, "name": "é" * (number % 97 + 1), "x": number} for number in range(1000)]
     for separator in (",", " ,\n"):
         content = "[" + separator.join(f'{{"name":"{s["name"]}","id":{s["id"]}}}' for s in students) + "]"
         assert [row[1:3] for row in Read(content).rows] == [(s["id"], s["name"]) for s in students]

@@ -14,18 +14,25 @@ from msgspec import UNSET
 
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.transfer.formats.cells import NUMBER, protect, unprotect
-from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, Cells, Row, Table, Unreadable, normalize
+from litestar_app.transfer.formats.tables import (
+    COLUMNS,
+    MAX_COLUMNS,
+    REQUIRED,
+    Cells,
+    Row,
+    Table,
+    Unreadable,
+    normalize,
+)
 
 CHUNK = 256 * 1024
 """Bytes that are decoded at once."""
 MAX_ROW = 1024 * 1024
 """Bytes of a row, about: more are a broken file, or one made to fill the memory."""
-MAX_FIELDS = 16_384
-"""Different names in the objects of one file: as many as a spreadsheet has columns."""
 
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 PROBE = bytes([9, 10, 13, *range(0x20, 0x7F)]) + b".xn--90a.xn--"
-"""ASCII, of which some codecs of Python make other text; the end is what its `idna` does that to."""
+"""ASCII that some of Python's codecs decode as something else; the last words are for its `idna`."""
 SEPARATOR = re.compile(r"sep=([^\w\s\"]|\t)[\r\n]*", re.IGNORECASE)
 BLANKS = frozenset(" \t\n\r")
 LONGEST_TOKEN = len('"\\uD800\\uDC00')
@@ -149,7 +156,7 @@ class CsvTable(TextTable):
                 if any(map(str.strip, cells)):
                     return row, cells
         except csv.Error:
-            return self.row + 1, ["\N{QUOTATION MARK}"]
+            return self.row + 1, ['"']
         return self.row, []
 
     def _read(self) -> Iterator[Row]:
@@ -189,7 +196,7 @@ class JsonTable(TextTable):
         super().__init__(file, charset)
         self.header = list(COLUMNS)
         self.columns = {name: position for position, name in enumerate(COLUMNS)}
-        self.width = MAX_FIELDS  # a key is always a name
+        self.width = MAX_COLUMNS  # a key is always a name
         self._positions = dict(self.columns)
         self._known = set(COLUMNS)
 
@@ -219,8 +226,8 @@ class JsonTable(TextTable):
                 self.header.append(name)
             self._known.add(name)
             self.ignored_columns.append(name)
-        if len(self.header) > MAX_FIELDS:
-            raise InvalidFileError(f"The objects have more than {MAX_FIELDS:,} different names")
+        if len(self.header) > MAX_COLUMNS:
+            raise InvalidFileError(f"The objects have more than {MAX_COLUMNS:,} different names")
 
     def show(self, cell: Any) -> str:
         """Return a text as it is, nothing for null, and of anything else the JSON."""

@@ -5,10 +5,10 @@ StudentRecordsError
 ├── InvalidQueryError              a query parameter is impossible, or does not go with another one
 ├── UnreadableBodyError            the body is not JSON in UTF-8
 ├── InvalidBodyError               the body is JSON, but not what its schema asks for
-├── FileError                      a file to import cannot be read as a table of students
+├── FileError                      a file of students cannot be read, or not written
 │   ├── InvalidFileError           damaged, without our columns, or not in its charset
 │   ├── UnsupportedFileError       a format that has to be saved as another
-│   └── FileTooLargeError          too much once it is unpacked
+│   └── FileTooLargeError          more than is unpacked, or than fits into a sheet
 ├── RejectedError                  a unit of work declines the request before it has changed a row
 │   ├── StudentNotFoundError
 │   ├── PreconditionFailedError
@@ -51,7 +51,7 @@ class InvalidBodyError(StudentRecordsError):
 
 
 class FileError(StudentRecordsError):
-    """A file to import cannot be read; the message tells whoever made the file what to change."""
+    """A file of students cannot be read or written; the message tells whoever made or asked for it what to change."""
 
 
 class InvalidFileError(FileError):
@@ -63,7 +63,7 @@ class UnsupportedFileError(FileError):
 
 
 class FileTooLargeError(FileError):
-    """The file unpacks to more than is read."""
+    """The file unpacks to more than is read, or the students do not fit into a sheet."""
 
 
 class RejectedError(StudentRecordsError):

@@ -66,7 +66,7 @@ def convert(file: Path, target: str) -> bytes:
     out = Path(mkdtemp(dir=file.parent))
     profile = f"-env:UserInstallation=file://{file.parent}/profile"  # of its own: two runs cannot share one
     source = ["--infilter=CSV:44,34,76,1"] if file.suffix == ".csv" else []
-    command = [office, profile, "--headless", *source, "--convert-to", target, "--outdir", out, file]
+    command: list[str | Path] = [office, profile, "--headless", *source, "--convert-to", target, "--outdir", out, file]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     (converted,) = out.iterdir()
     return converted.read_bytes()

@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-import datetime
+import datetime as dt
 import io
 import itertools
 import struct
@@ -104,7 +104,7 @@ GOOD_FILES: dict[str, tuple[bytes | str, str | None]] = {
     "UTF-8 BOM": (COMMA.encode("utf-8-sig"), "latin-1"),
     "UTF-16 BOM": (COMMA.encode("utf-16"), None),
     "UTF-16 BE BOM": (b"\xfe\xff" + COMMA.encode("utf-16-be"), "utf-8"),
-    "UTF-16 by name": (COMMA.encode("utf-16-le"), "UTF-16LE"),
+    "UTF-16 by name": (COMMA.encode("utf-16-le"), "UTF-16"),
     "trailing empty columns": (COMMA.replace("\r\n", ",,\r\n"), None),
     "trailing empty rows": (f"{COMMA}\r\n,,\r\n , ,\r\n", None),
     "other order and case": (" CGPA ,NAME,Department\n8.9,Ananya,CSE\n7,Ravi,ECE\n", None),
@@ -137,16 +137,18 @@ def test_charsets_are_decoded_across_chunks() -> None:
 
 
 NO_HEADER = "is not a header with the columns name, department, cgpa and perhaps id: it lacks"
+STRAY = "expected nothing in a column that has no name in the header"
 QUOTE = "a quote is not closed, or text follows it; the rest was not read"
+MANY_NAMES = [f'{{"{number}": 1}}' for number in range(1000)]
 BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "empty": ("", None, None, "The file is empty"),
     "blank": ("\n \n", None, None, "The file is empty"),
-    "preamble": (f"Students of 2026\n\n{COMMA}", None, None, f"Row 1 {NO_HEADER} name, department, cgpa and has “Students of 2026”"),
-    "no header": ("Ananya,CSE,8.9\n", None, None, f"Row 1 {NO_HEADER} name, department, cgpa and has “Ananya”, “CSE”"),
+    "preamble": (f"Students\n\n{COMMA}", None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “Students”"),
+    "no header": ("Ananya,CSE,8.9\n", None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “Ananya”, “CSE”"),
     "a column is missing": ("name;cgpa;x\n", None, None, f"Row 1 {NO_HEADER} department and has “name”, “cgpa”, “x”"),
     "a column twice": ("name,department,cgpa,Name \n", None, None, "The column name is there twice"),
     "quote in the header": ('name,"department,cgpa\n', None, None, f"Row 1 {NO_HEADER}"),
-    "other bytes": (COMMA.replace("Ravi", "José").encode("cp1252"), "csv", None, "Row 3: byte 42 of the file is not utf-8"),
+    "other bytes": (COMMA.replace("Ravi", "José").encode("cp1252"), "csv", None, "Row 3: byte 42 of the file is not"),
     "half a character": (COMMA.encode("utf-16")[:-1], "csv", None, "Row 3: byte 101 of the file is not utf-16-le"),
     "UTF-16 without BOM": (COMMA.encode("utf-16-le"), "csv", None, "The file is not text, or in another charset"),
     "a long row": ("name,department,cgpa\n" + "x," * 2_000_000, "csv", None, "Row 2 is longer than 1,048,576 bytes"),
@@ -159,11 +161,12 @@ BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "trailing comma": ("[{},]", "json", None, "Element 2 is not JSON: Expecting value"),
     "array not closed": ("[{},{}", "json", None, "After element 2: the JSON array is not closed"),
     "element not closed": ('[{},{"a', "json", None, "Element 2 is not JSON: Unterminated string"),
-    "element is broken": ("[{},{'a': 1}" + ",{}" * 1_000_000, "json", None, "Element 2 is not JSON: Expecting property name"),
+    "element is broken": ("[{},{'" + ",{}" * 10**6, "json", None, "Element 2 is not JSON: Expecting property name"),
     "nested array": ("[" * 200_000, "json", None, "Element 1 is nested too deeply"),
-    "too many names": ("[" + ",".join(f'{{"{n}": 1}}' for n in range(20_000)) + "]", "json", None, "The objects have more than 16,384"),
+    "too many names": (f"[{','.join(MANY_NAMES)}]", "json", None, "The objects have more than 1,000 different names"),
+    "too many columns": (f"id,cgpa{',x' * 999}\n", "csv", None, "The header has more than 1,000 columns"),
     "empty sheet": (make_xlsx([]), None, None, "The first sheet is empty"),
-    "preamble in a sheet": (make_xlsx([["Students"], HEADER]), None, None, f"Row 1 {NO_HEADER} name, department, cgpa and has “Students”"),
+    "preamble in a sheet": (make_xlsx([["Students"], HEADER]), None, None, f"Row 1 {NO_HEADER} name, department"),
     "a zip": (b"PK\3\4" + b"x" * 100, None, None, "The workbook is damaged"),
 }  # fmt: skip
 
@@ -199,10 +202,11 @@ def test_columns_that_a_match_needs(match: Match) -> None:
 
 
 GRADES: list[tuple[str, float | None]] = [
-    ("8.9", 8.9), ("8,9", 8.9), (" 9,99\u00a0", 9.99), ("10", 10.0), ("10.0", 10.0), ("+1", 1.0), (".5", 0.5), ("1.", 1.0),
-    ("1e-05", 1e-05), ("'+1", 1.0), ("-0", 0.0),
+    ("8.9", 8.9), ("8,9", 8.9), (" 9,99\u00a0", 9.99), ("10", 10.0), ("10.0", 10.0), ("+1", 1.0), (".5", 0.5),
+    ("1.", 1.0), ("1e-05", 1e-05), ("'+1", 1.0), ("-0", 0.0),
     ("-0.1", None), ("10.1", None), ("1,000", 1.0), ("1.000,5", None), ("1 0", None), ("9.9.9", None), ("nan", None),
-    ("inf", None), ("0x1", None), ("1_0", None), ("٨", None), ("８", None), ("1e999", None), ("8.9%", None), ("TRUE", None),
+    ("inf", None), ("0x1", None), ("1_0", None), ("٨", None), ("８", None), ("1e999", None),
+    ("8.9%", None), ("TRUE", None),
 ]  # fmt: skip
 
 
@@ -218,8 +222,9 @@ def test_grade_in_csv(cell: str, cgpa: float | None) -> None:
 
 
 IDS: list[tuple[str, int | None]] = [
-    ("7", 7), (" 07 ", 7), ("+7", 7), ("-7", -7), (str(2**63 - 1), 2**63 - 1), ("'-7", -7),
-    (str(2**63), None), ("9" * 5000, None), ("7.0", None), ("7,0", None), ("x", None), ("1_0", None), ("٧", None), ("#N/A", None),
+    ("7", 7), (" 07\x1f", 7), ("+7", 7), ("-7", -7), (str(2**63 - 1), 2**63 - 1), ("'-7", -7),
+    (str(2**63), None), ("9" * 5000, None), ("7.0", None), ("7,0", None), ("x", None), ("1_0", None), ("٧", None),
+    ("#N/A", None),
 ]  # fmt: skip
 
 
@@ -236,12 +241,12 @@ def test_id_in_csv(cell: str, student_id: int | None) -> None:
 def test_every_problem_of_a_row_is_listed() -> None:
     content = f"name,department,cgpa,id,,x\n{'n' * 101},\u202e,11,x,filled,,\n,y,,,,,beyond\nx\n"
     assert Read(content).errors == [
-        RowError(2, None, "filled", "expected nothing in a column that has no name in the header"),
+        RowError(2, None, "filled", STRAY),
         RowError(2, "id", "x", f"expected {ID}"),
         RowError(2, "name", "n" * 100, f"expected {TEXT}"),
         RowError(2, "department", "\u202e", f"expected {TEXT}"),
         RowError(2, "cgpa", "11", f"expected {CGPA}"),
-        RowError(3, None, "beyond", "expected nothing in a column that has no name in the header"),
+        RowError(3, None, "beyond", STRAY),
         RowError(3, "name", "", f"expected {TEXT}"),
         RowError(3, "cgpa", "", f"expected {CGPA}"),
         RowError(4, "department", "", f"expected {TEXT}"),
@@ -265,7 +270,7 @@ UNCLOSED = {
 @pytest.mark.parametrize(("rows", "detail"), UNCLOSED.items(), ids=range(3))
 def test_unclosed_quote_is_an_error_of_its_row(rows: str, detail: str) -> None:
     read = Read(f'name,department,cgpa\nAnanya,CSE,8.9\nx,"a\nb",1\n{rows}')
-    assert (read.rows[:1], read.errors) == ([ANANYA], [RowError(4, None, "", detail)])
+    assert (read.rows, read.errors[1:]) == ([ANANYA], [RowError(4, None, "", detail)])
 
 
 OBJECT = f"expected an object with {', '.join(HEADER)}"
@@ -273,7 +278,8 @@ OBJECTS: list[tuple[str, list[tuple[str | None, str, str]]]] = [
     ('{"name": " x ", "department": "y", "cgpa": 1}', []),
     ('{"id": null, "name": "x", "department": "y", "cgpa": 1}', []),
     ('{"id": 1}', []),
-    ('{"name": "", "department": 1, "cgpa": "1"}', [("name", "", TEXT), ("department", "1", TEXT), ("cgpa", "1", CGPA)]),
+    ('{"name": "", "department": 1, "cgpa": 1}', [("name", "", TEXT), ("department", "1", TEXT)]),
+    ('{"name": "x", "department": "y", "cgpa": "1"}', [("cgpa", "1", CGPA)]),
     ('{"id": 1.0, "name": null, "cgpa": true}', [("id", "1.0", ID), ("cgpa", "true", CGPA)]),
     ('{"id": 9223372036854775808, "cgpa": [1]}', [("id", "9223372036854775808", ID), ("cgpa", "[1]", CGPA)]),
     ("3", [(None, "3", OBJECT)]),
@@ -291,7 +297,7 @@ def test_object_of_json(text: str, problems: list[tuple[str | None, str, str]]) 
     for content in (f"[\n{text}\n]", f"{text}\n"):
         kind: Kind = "json" if content.startswith("[\n") else "ndjson"
         errors = Read(content, kind).errors
-        assert [(error.row, error.column, error.value.strip()) for error in errors] == [(1, *p[:2]) for p in problems]
+        assert [(error.row, error.column, error.value) for error in errors] == [(1, *p[:2]) for p in problems]
         assert all(p[2] in error.detail for error, p in zip(errors, problems, strict=True))
 
 
@@ -308,7 +314,7 @@ def test_broken_line_is_an_error_of_its_row() -> None:
 
 def test_array_is_read_across_chunks() -> None:
     """No element is cut where a chunk ends, and no number."""
-    students = [{"id": number, "name": "é" * (number % 97 + 1), "x": number} for number in range(20_000)]
+    students = [{"id": number, "name": "é" * (number % 97 + 1), "x": number} for number in range(1000)]
     for separator in (",", " ,\n"):
         content = "[" + separator.join(f'{{"name":"{s["name"]}","id":{s["id"]}}}' for s in students) + "]"
         assert [row[1:3] for row in Read(content).rows] == [(s["id"], s["name"]) for s in students]
@@ -316,10 +322,12 @@ def test_array_is_read_across_chunks() -> None:
     assert {error.value for error in Read(content).errors} == {"123456789"}
 
 
-DAY = datetime.date(2026, 1, 2)
+SHEET = "xl/worksheets/sheet1.xml"
+DAY = dt.date(2026, 1, 2)
 CELLS: list[tuple[Any, Any]] = [
     (7.0, 7), (7, 7), ("7", 7), (" 7 ", 7), (None, None), (2**53, 2**53),
-    (7.5, "7.5"), (2.0**53 + 2, "9007199254740994"), (True, "True"), (DAY, "2026-01-02"), ("#N/A", "#N/A"), ("=7", "#N/A"),
+    (7.5, "7.5"), (2.0**53 + 2, "9007199254740994"), (True, "True"), (DAY, "2026-01-02"), ("#N/A", "#N/A"),
+    ("=7", "#N/A"),
 ]  # fmt: skip
 
 
@@ -333,9 +341,16 @@ def test_id_in_a_workbook(cell: Any, student_id: Any) -> None:
         assert read.students == [(student_id, "Ananya", "CSE", 8.9)]
 
 
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"NaN"])
+def test_number_that_is_none_in_a_workbook(number: bytes) -> None:
+    content = make_xlsx([["id", *HEADER], [7, "x", "y", 7]])
+    read = Read(change_part(content, SHEET, lambda sheet: sheet.replace(b"<v>7</v>", b"<v>%b</v>" % number)))
+    assert [error[:2] for error in read.errors] == [(2, "id"), (2, "cgpa")]
+
+
 def test_cells_of_a_workbook() -> None:
     """Rows of formats only are blank; a number is a department; a date is neither number nor text."""
-    rows = [
+    rows: list[list[Any]] = [
         [], [None, "Name", "DEPARTMENT", "cgpa", "note"], [None, 1.5, 101, "8,9", DAY], [None, " "],
         [None, "'=x", "=x", 9], [None, DAY, True, DAY], [None, "x", "y", "=1/0"], [None, "x", "y", True],
     ]  # fmt: skip
@@ -373,12 +388,11 @@ def test_first_visible_sheet_is_read() -> None:
 def test_million_formatted_rows_are_no_rows() -> None:
     content = make_formatted_xlsx([HEADER, ["Ananya", "CSE", 8.9]], 1_000_000)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert archive.getinfo("xl/worksheets/sheet1.xml").file_size > 39_000_000
+        assert archive.getinfo(SHEET).file_size > 39_000_000
     read = Read(content)
     assert (read.rows, read.blank) == ([ANANYA], 0)
 
 
-SHEET = "xl/worksheets/sheet1.xml"
 WORKBOOK = make_xlsx([HEADER, ["Ananya", "CSE", 8.9]])
 
 
@@ -410,6 +424,7 @@ OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 FAR = b'<c r="XFD1048576"><v>1</v></c></row>'
 FAR_DETAIL = "A sheet has filled cells far from its table"
 DAMAGED = "The workbook is damaged"
+NOT_XLSX = "The file is a spreadsheet, but not an .xlsx; save it as"
 BAD_WORKBOOKS: dict[str, tuple[bytes, type[FileError], str]] = {
     "zip bomb": (make_bomb(lies=False), FileTooLargeError, "The workbook unpacks to more than 256 MiB"),
     "zip bomb that lies": (make_bomb(lies=True), InvalidFileError, DAMAGED),
@@ -419,12 +434,12 @@ BAD_WORKBOOKS: dict[str, tuple[bytes, type[FileError], str]] = {
     "... in a comment's shade": (change_sheet(b"</row>", b"<!-- <c ' -->" + FAR), InvalidFileError, DAMAGED),
     "cells without addresses": (change_sheet(b'<c r="A2"', b"<c"), InvalidFileError, DAMAGED),
     "broken XML": (change_sheet(b"</v>", b"</w>"), InvalidFileError, DAMAGED),
-    "no sheet": (change_part(WORKBOOK, "xl/workbook.xml", lambda _: b"<workbook/>"), InvalidFileError, "The workbook has no"),
+    "no sheet": (change_part(WORKBOOK, "xl/workbook.xml", lambda _: b"<workbook/>"), InvalidFileError, "The workbook"),
     "half a file": (WORKBOOK[: len(WORKBOOK) // 2], InvalidFileError, DAMAGED),
     "huge directory": (WORKBOOK.replace(b"PK\5\6", b"PK\5\6" + b"\xff" * 20), InvalidFileError, DAMAGED),
     "another archive": (make_archive("a.txt"), InvalidFileError, "The file is a zip archive, but no workbook"),
-    "OpenDocument": (make_archive("mimetype"), UnsupportedFileError, "The file is a spreadsheet, but not an .xlsx; save"),
-    "xlsb": (make_archive("xl/workbook.bin"), UnsupportedFileError, "The file is a spreadsheet, but not an .xlsx; save"),
+    "OpenDocument": (make_archive("mimetype"), UnsupportedFileError, NOT_XLSX),
+    "xlsb": (make_archive("xl/workbook.bin"), UnsupportedFileError, NOT_XLSX),
     "old or encrypted": (OLE + b"x" * 1000, UnsupportedFileError, "The file is encrypted, or a spreadsheet of the old"),
 }  # fmt: skip
 
@@ -439,22 +454,16 @@ def test_workbook_is_rejected(content: bytes, kind: type[FileError], detail: str
 def test_damaged_workbook_raises_nothing_else(seed: int) -> None:
     """Neither zipfile nor calamine may tell in words of its own, or panic, that a workbook is damaged."""
     chance = Random(seed)
-    for _ in range(50):
-        if chance.random() < 0.5:  # of the archive
-            content = bytearray(WORKBOOK)
-            for _ in range(3):
-                content[chance.randrange(len(content))] = chance.randrange(256)
-            damaged = bytes(content)
-        else:  # of what is in it, in an archive that is right
-            name = chance.choice(
-                [SHEET, "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "xl/styles.xml", "xl/sharedStrings.xml"]
-            )
-            at, byte = chance.random(), bytes([chance.randrange(256)])
-            damaged = change_part(
-                WORKBOOK, name, lambda part: part[: (n := int(at * len(part)))] + byte + part[n + 1 :]
-            )
-        with contextlib.suppress(FileError):
-            Read(damaged)
+
+    def damage(content: bytes) -> bytes:
+        at = chance.randrange(len(content))
+        return content[:at] + bytes([chance.randrange(256)]) + content[at + chance.randrange(3) :]
+
+    for _ in range(25):
+        part = chance.choice([SHEET, "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "xl/styles.xml"])
+        for content in (damage(WORKBOOK), change_part(WORKBOOK, part, damage)):
+            with contextlib.suppress(FileError):
+                Read(content)
 
 
 def test_rejected_rows_are_written_as_they_were_sent() -> None:
@@ -464,8 +473,7 @@ def test_rejected_rows_are_written_as_they_were_sent() -> None:
     lines = [
         ["Name", "note", "department", "cgpa", "error"],
         ["x", "'=1+1", "y", "11,5", f"expected {CGPA}"],
-        ["'=x", "a\nb", "", "-8,5", f"expected nothing in a column that has no name in the header; expected {TEXT}; expected {CGPA}",
-         "", "beyond"],
+        ["'=x", "a\nb", "", "-8,5", f"{STRAY}; expected {TEXT}; expected {CGPA}", "", "beyond"],
     ]  # fmt: skip
     rejected = read.write_rejected()
     assert list(csv.reader(io.StringIO(rejected.decode(), newline=""), strict=True)) == lines
@@ -478,11 +486,10 @@ def test_rejected_rows_are_written_as_they_were_sent() -> None:
 
 
 REJECTED: list[tuple[bytes | str, str]] = [
-    (make_xlsx([["id", *HEADER, "x"], [7, "=x".join("'"), 101, 11, DAY], [8.5, "x", None, 8.9]]),
-     f"id,name,department,cgpa,x,error\r\n7,',101,11,2026-01-02,expected {CGPA}\r\n8.5,x,,8.9,,\"expected {ID}\"\r\n"),
-    ('[{"name": "=x", "department": "y", "cgpa": "1"}, 3, {"id": 1}, {"a": [1], "name": null}]',
-     f"id,name,department,cgpa,a,error\r\n,'=x,y,1,,expected {CGPA}\r\n,,,,,\"{OBJECT}\"\r\n"
-     f',,,,[1],"expected {TEXT}; missing; expected {TEXT}; missing; expected {CGPA}"\r\n'),
+    (make_xlsx([["id", *HEADER, "x"], [7, "'=x", 101, 11, DAY], [8.5, "x", None, 8.9]]),
+     f'id,name,department,cgpa,x,error\r\n7,\'\'=x,101,11,{DAY},expected {CGPA}\r\n8.5,x,,8.9,,"expected {ID}"\r\n'),
+    ('[{"a": [1], "name": "=x", "department": "y", "cgpa": "1"}, 3, {"id": 1}]',
+     f"id,name,department,cgpa,a,error\r\n,'=x,y,1,[1],expected {CGPA}\r\n,,,,,\"{OBJECT}\"\r\n"),
     ('name,department,cgpa\n"x,y,1\n', f'name,department,cgpa,error\r\n,,,"{QUOTE}"\r\n'),
 ]  # fmt: skip
 

@@ -1,12 +1,14 @@
 """The zip archive around a workbook: what is looked at before calamine, which trusts it, unpacks it."""
 
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from litestar_app.exceptions import FileTooLargeError, InvalidFileError, UnsupportedFileError
+from litestar_app.transfer.formats.tables import SAVE_AS
 
 MAX_UNPACKED = 256 * 1024 * 1024
 """Bytes of all parts of a workbook."""
@@ -14,20 +16,25 @@ MAX_DIRECTORY = 1024 * 1024
 """Bytes of a directory, of which zipfile makes objects; a workbook has some dozens of parts."""
 MAX_CELLS = 8 * 1024 * 1024
 """Cells of the rectangle from A1 around all that is filled: calamine makes 32 bytes of each, filled or not."""
-MAX_TAG = 4 * 1024 * 1024
-CHUNK = 1024 * 1024
+MAX_TAG = 1024 * 1024
+"""Bytes without the beginning of another tag: a cell has at most 32,767 characters."""
+CHUNK = 256 * 1024
+"""Bytes at once: other threads wait while an expression goes through them."""
 
-SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
 TOO_LARGE = f"The workbook unpacks to more than {MAX_UNPACKED // 1024**2} MiB; save it as CSV UTF-8, or in parts"
 DAMAGED = "The workbook is damaged; save it again with Excel or LibreOffice"
 
+
+def _compile(prefix: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Find the tags of cells; and of cells their address, other attributes, and whether a formula has no result."""
+    return re.compile(rb"<" + prefix + rb"c[\s/>]"), re.compile(
+        rb"<" + prefix + rb"""c\sr="([A-Z]{1,3})([0-9]{1,7})"([^"'<>]*(?:"[^"<]*"[^"'<>]*|'[^'<]*'[^"'<>]*)*)>"""
+        rb"(<" + prefix + rb"f(?:[^<>]*/>|[^<>]*>[^<]*</[^<>]*>)(?:<" + prefix + rb"v(?:\s*/>|></[^<>]*>))?</[^<>]*c>)?"
+    )
+
+
 _PREFIX = rb"(?:[^\s<>/:]+:)?"
-_TAG = re.compile(rb"<" + _PREFIX + rb"c[\s/>]")
-_CELL = re.compile(
-    rb"<" + _PREFIX + rb"""c\sr="([A-Z]{1,3})([0-9]{1,7})"((?:[^"'<>]|"[^"<]*"|'[^'<]*')*)>"""
-    # a formula without a result, as programs write it that do not calculate
-    rb"(<f(?:[^<>]*/>|[^<>]*>[^<]*</f>)(?:<v></v>|<v\s*/>)?</c>)?"
-)
+_PLAIN, _PREFIXED = _compile(b""), _compile(_PREFIX)
 _SHEET = re.compile(rb"<" + _PREFIX + rb"""sheet\s[^<>]*\w:id\s*=\s*["']([^"']*)["']""")
 _RELATIONSHIP = re.compile(rb"<" + _PREFIX + rb"Relationship\s[^<>]*>")
 _ATTRIBUTE = re.compile(rb"""([\w:]+)\s*=\s*["']([^"']*)["']""")
@@ -60,12 +67,18 @@ def check_archive(file: BinaryIO) -> list[Positions]:
                 raise InvalidFileError("The file is a zip archive, but no workbook; send an .xlsx or a CSV file")
             if sum(part.file_size for part in parts) > MAX_UNPACKED:
                 raise FileTooLargeError(TOO_LARGE)
-            total, without_value = 0, {}
-            for part in parts:
-                total += part.file_size
-                without_value[part.filename] = _check_cells(_unpack(archive, part))
+            without_value = {part.filename: _check_cells(_unpack(archive, part)) for part in parts}
             return [without_value.get(name, set()) for name in _find_sheets(archive)]
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError, OSError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        LookupError,
+        ValueError,
+        NotImplementedError,
+        OSError,
+    ):
         raise InvalidFileError(DAMAGED) from None
 
 
@@ -101,12 +114,13 @@ def _check_cells(chunks: Iterator[bytes]) -> Positions:
     """
     rows, letters, without_value = 0, set[bytes](), set[tuple[bytes, bytes]]()
     for text in _cut_between_tags(chunks):
-        cells = _CELL.findall(text)
-        if len(cells) != len(_TAG.findall(text)):
+        tag, cell = _PREFIXED if b":c" in text else _PLAIN
+        cells = cell.findall(text)
+        if len(cells) != len(tag.findall(text)):
             raise InvalidFileError(DAMAGED)
-        filled = [cell for cell in cells if cell[2][-1:] != b"/"]
-        letters.update({cell[0] for cell in filled})
-        rows = max(rows, *map(int, {cell[1] for cell in filled}), 0)
+        filled = [found for found in cells if found[2][-1:] != b"/"]
+        letters.update({found[0] for found in filled})
+        rows = max(rows, 0, *map(int, {found[1] for found in filled}))
         without_value.update(
             (row, column)
             for column, row, attributes, formula in filled
@@ -124,9 +138,10 @@ def _cut_between_tags(chunks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         text = rest + chunk
-        cut = text.rfind(b"row>") + 4
-        if cut < len(b"row>"):
-            cut = max(text.rfind(b"<"), 0) or (0 if text.startswith(b"<") else len(text))
+        if b"row>" in text:
+            cut = text.rindex(b"row>") + len(b"row>")
+        else:
+            cut = text.rfind(b"<") if b"<" in text else len(text)
         yield text[:cut]
         rest = text[cut:]
         if len(rest) > MAX_TAG:
@@ -153,4 +168,4 @@ def _find_sheets(archive: zipfile.ZipFile) -> list[str]:
 
 def _read_small(archive: zipfile.ZipFile, name: str) -> bytes:
     with archive.open(name) as stream:
-        return stream.read(CHUNK)
+        return stream.read(MAX_DIRECTORY)

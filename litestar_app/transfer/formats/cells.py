@@ -2,9 +2,9 @@
 
 import re
 
-NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,4})?\s*")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 """A number with `.` or `,` before its decimals; there are no separators of thousands."""
-INTEGER = re.compile(r"\s*[+-]?[0-9]{1,25}\s*")
+INTEGER = re.compile(r"[+-]?[0-9]{1,25}")
 RISKY = frozenset("'=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
 """How a cell begins that is looked at closely."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")  # noqa: RUF001
@@ -18,3 +18,8 @@ def protect(text: str) -> str:
 def unprotect(text: str) -> str:
     """Take off the apostrophe that `protect` has added."""
     return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
+
+
+def format_number(cell: object) -> str:
+    """Write a cell that is no text; a whole number without decimals, as a sheet shows it."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

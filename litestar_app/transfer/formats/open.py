@@ -3,10 +3,8 @@
 from typing import BinaryIO
 
 from litestar_app.exceptions import InvalidFileError, UnsupportedFileError
-from litestar_app.transfer.formats.archives import SAVE_AS
-from litestar_app.transfer.formats.tables import Kind, Table
+from litestar_app.transfer.formats.tables import SAVE_AS, Kind, Table
 from litestar_app.transfer.formats.text import ArrayTable, CsvTable, NdjsonTable, read_first_character
-from litestar_app.transfer.formats.workbooks import WorkbookTable
 
 OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 """The beginning of an .xls, and of an encrypted .xlsx."""
@@ -35,6 +33,8 @@ def open_table(file: BinaryIO, kind: Kind | None, charset: str | None = None) ->
         raise UnsupportedFileError(f"The file is encrypted, or a spreadsheet of the old format (.xls); {SAVE_AS}")
     is_archive = start.startswith(ZIPS)
     if is_archive and kind in {"xlsx", None}:
+        from litestar_app.transfer.formats.workbooks import WorkbookTable  # noqa: PLC0415  most files are none
+
         return WorkbookTable(file)
     if is_archive or kind == "xlsx":
         raise InvalidFileError("The file is not what its media type says: a workbook has to be sent as one")

@@ -9,9 +9,8 @@ from msgspec import UNSET, Meta
 
 from litestar_app.http.validation import describe
 from litestar_app.students.schemas import Cgpa, Department, Name
-from litestar_app.transfer.formats.cells import INTEGER, NUMBER, unprotect
+from litestar_app.transfer.formats.cells import INTEGER, NUMBER, format_number, unprotect
 from litestar_app.transfer.formats.tables import Kind
-from litestar_app.transfer.formats.workbooks import format_number
 
 MAX_ID = 2**63 - 1
 MAX_EXACT = 2**53
@@ -101,15 +100,17 @@ def _check_id(number: int) -> Any:
 
 
 def _parse_cgpa(cell: str) -> Any:
-    if NUMBER.fullmatch(cell):
-        return _check_cgpa(float(cell.replace(",", ".")))
-    return INVALID if cell.strip() else None
+    text = cell.strip()
+    if NUMBER.fullmatch(text):
+        return _check_cgpa(float(text.replace(",", ".")))
+    return INVALID if text else None
 
 
 def _parse_id(cell: str) -> Any:
-    if INTEGER.fullmatch(cell):
-        return _check_id(int(cell))
-    return INVALID if cell.strip() else None
+    text = cell.strip()
+    if INTEGER.fullmatch(text):
+        return _check_id(int(text))
+    return INVALID if text else None
 
 
 def _read_protected(read: Reader) -> Reader:
@@ -123,7 +124,7 @@ def _is_number(cell: object) -> bool:
 def _read_xlsx_id(cell: Any) -> Any:
     if isinstance(cell, str):
         return _parse_id(cell)
-    return int(cell) if _is_number(cell) and cell == int(cell) and abs(cell) <= MAX_EXACT else INVALID
+    return int(cell) if _is_number(cell) and float(cell).is_integer() and abs(cell) <= MAX_EXACT else INVALID
 
 
 def _read_xlsx_cgpa(cell: Any) -> Any:

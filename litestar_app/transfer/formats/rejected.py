@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Mapping
 from io import TextIOWrapper
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from litestar_app.transfer.formats.tables import Table, Unreadable, normalize
 
@@ -23,7 +23,13 @@ def write_rejected(table: Table, errors: Mapping[int, str], out: BinaryIO) -> No
     if normalize(table.header[-1:]) == [ERROR]:
         width -= 1  # of the last time
     text = TextIOWrapper(out, "utf-8", newline="", write_through=True)
-    writer = csv.writer(text)
+    try:
+        _write(table, errors, csv.writer(text), width)
+    finally:
+        text.detach()  # or it would close the file
+
+
+def _write(table: Table, errors: Mapping[int, str], writer: Any, width: int) -> None:
     writer.writerow([*map(table.format_cell, table.header[:width]), ERROR])
     for row, cells in table:
         if (error := errors.get(row)) is not None:
@@ -33,4 +39,3 @@ def write_rejected(table: Table, errors: Mapping[int, str], out: BinaryIO) -> No
             while stray and not stray[-1].strip():
                 stray.pop()
             writer.writerow([*sent[:width], error, *stray])
-    text.detach()

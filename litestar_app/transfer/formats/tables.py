@@ -10,6 +10,9 @@ from litestar_app.transfer.formats.cells import protect
 Kind = Literal["csv", "ndjson", "json", "xlsx"]
 REQUIRED = ("name", "department", "cgpa")
 COLUMNS = ("id", *REQUIRED)
+SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
+MAX_COLUMNS = 1000
+"""Each costs time in every row, however short the row is."""
 SHOWN = 100
 """Characters of a value that a message repeats."""
 
@@ -102,6 +105,10 @@ class Table(ABC):
         names = [position for position, name in enumerate(header) if name.strip()]
         self.width = names[-1] + 1
         self.header = header[: self.width]
+        if self.width > MAX_COLUMNS:
+            raise InvalidFileError(
+                f"The header has more than {MAX_COLUMNS:,} columns; remove those that are not needed"
+            )
         self.gaps = sorted(set(range(names[0], self.width)) - set(names))
         self._find_ignored()
 

@@ -14,18 +14,25 @@ from msgspec import UNSET
 
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.transfer.formats.cells import NUMBER, protect, unprotect
-from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, Cells, Row, Table, Unreadable, normalize
+from litestar_app.transfer.formats.tables import (
+    COLUMNS,
+    MAX_COLUMNS,
+    REQUIRED,
+    Cells,
+    Row,
+    Table,
+    Unreadable,
+    normalize,
+)
 
 CHUNK = 256 * 1024
 """Bytes that are decoded at once."""
 MAX_ROW = 1024 * 1024
 """Bytes of a row, about: more are a broken file, or one made to fill the memory."""
-MAX_FIELDS = 16_384
-"""Different names in the objects of one file: as many as a spreadsheet has columns."""
 
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 PROBE = bytes([9, 10, 13, *range(0x20, 0x7F)]) + b".xn--90a.xn--"
-"""ASCII, of which some codecs of Python make other text; the end is what its `idna` does that to."""
+"""ASCII that some of Python's codecs decode as something else; the last words are for its `idna`."""
 SEPARATOR = re.compile(r"sep=([^\w\s\"]|\t)[\r\n]*", re.IGNORECASE)
 BLANKS = frozenset(" \t\n\r")
 LONGEST_TOKEN = len('"\\uD800\\uDC00')
@@ -99,12 +106,12 @@ def _find_charset(file: BinaryIO, charset: str | None) -> tuple[int, str]:
 
 def _check_charset(name: str) -> str:
     try:
-        codec = codecs.lookup(name)
+        codec = codecs.lookup(name).name
+        if codec.startswith("utf-16"):
+            return "utf-16-be" if codec == "utf-16-be" else "utf-16-le"  # the second is what `utf-16` is on Windows
         # what reads ASCII as something else reads our names and delimiters as something else
-        if codec.name.startswith("utf-16") or (
-            "escape" not in codec.name and PROBE.decode(name) == PROBE.decode("ascii")
-        ):
-            return codec.name
+        if "escape" not in codec and PROBE.decode(codec) == PROBE.decode("ascii"):
+            return codec
     except (LookupError, ValueError):
         pass
     raise InvalidFileError(f"The charset {name!r:.100} is not known; expected one such as utf-8 or windows-1252")
@@ -149,7 +156,7 @@ class CsvTable(TextTable):
                 if any(map(str.strip, cells)):
                     return row, cells
         except csv.Error:
-            return self.row + 1, ["\N{QUOTATION MARK}"]
+            return self.row + 1, ['"']
         return self.row, []
 
     def _read(self) -> Iterator[Row]:
@@ -178,7 +185,7 @@ class CsvTable(TextTable):
 
     def format_cell(self, cell: str) -> str:
         """Return the cell as it was sent, but safe in a spreadsheet."""
-        return cell if NUMBER.fullmatch(cell) else protect(unprotect(cell))
+        return cell if NUMBER.fullmatch(cell.strip()) else protect(unprotect(cell))
 
 
 class JsonTable(TextTable):
@@ -189,7 +196,7 @@ class JsonTable(TextTable):
         super().__init__(file, charset)
         self.header = list(COLUMNS)
         self.columns = {name: position for position, name in enumerate(COLUMNS)}
-        self.width = MAX_FIELDS  # a key is always a name
+        self.width = MAX_COLUMNS  # a key is always a name
         self._positions = dict(self.columns)
         self._known = set(COLUMNS)
 
@@ -200,11 +207,11 @@ class JsonTable(TextTable):
         try:
             value = msgspec.json.decode(text)
         except RecursionError:
-            return Unreadable(text, "nested too deeply")
+            return Unreadable(text.strip(), "nested too deeply")
         except (msgspec.MsgspecError, ValueError) as error:
-            return Unreadable(text, f"not JSON: {error}")
+            return Unreadable(text.strip(), f"not JSON: {error}")
         if type(value) is not dict:
-            return Unreadable(text, f"expected an object with {', '.join(REQUIRED)}")
+            return Unreadable(text.strip(), f"expected an object with {', '.join(REQUIRED)}")
         if not value.keys() <= self._known:
             self._add_columns(value.keys() - self._known)
         cells: Cells = [UNSET] * len(self.header)
@@ -219,8 +226,8 @@ class JsonTable(TextTable):
                 self.header.append(name)
             self._known.add(name)
             self.ignored_columns.append(name)
-        if len(self.header) > MAX_FIELDS:
-            raise InvalidFileError(f"The objects have more than {MAX_FIELDS:,} different names")
+        if len(self.header) > MAX_COLUMNS:
+            raise InvalidFileError(f"The objects have more than {MAX_COLUMNS:,} different names")
 
     def show(self, cell: Any) -> str:
         """Return a text as it is, nothing for null, and of anything else the JSON."""

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.transfer.formats.archives import DAMAGED, check_archive
+from litestar_app.transfer.formats.cells import format_number
 from litestar_app.transfer.formats.tables import Row, Table
 
 
@@ -61,11 +62,6 @@ class WorkbookTable(Table):
     def show(self, cell: object) -> str:
         """Return the cell about as the sheet shows it."""
         return cell if isinstance(cell, str) else format_number(cell)
-
-
-def format_number(cell: object) -> str:
-    """Write a cell that is no text; a whole number without decimals, as a sheet shows it."""
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _load_sheet(file: BinaryIO) -> tuple[int, Any]:

@@ -13,7 +13,8 @@ StudentRecordsError
 │   ├── StudentNotFoundError
 │   ├── PreconditionFailedError
 │   ├── KeyReusedError
-│   └── KeyInUseError
+│   ├── KeyInUseError
+│   └── ImportRejectedError        a row of a file is rejected, and so the file is
 └── DatabaseError
     ├── DatabaseUnavailableError   locked, full, unreachable, restarting or stopping
     │   ├── QueueTimeoutError      no thread was free in time
@@ -23,6 +24,8 @@ StudentRecordsError
     ├── UnsupportedValueError      a value does not fit its column
     └── RetryTransactionError      another transaction was faster: run the unit of work again
 """
+
+from typing import Any
 
 
 class StudentRecordsError(Exception):
@@ -84,6 +87,15 @@ class KeyReusedError(RejectedError):
 
 class KeyInUseError(RejectedError):
     """The first request with this Idempotency-Key is still running."""
+
+
+class ImportRejectedError(RejectedError):
+    """A row of a file is rejected, and so the file is."""
+
+    def __init__(self, report: Any) -> None:
+        """Take the report, which names the rows."""
+        super().__init__(report)
+        self.report = report
 
 
 class DatabaseError(StudentRecordsError):

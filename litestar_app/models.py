@@ -4,6 +4,7 @@ from typing import Any
 
 from advanced_alchemy.base import DefaultBase
 from sqlalchemy import BigInteger, Double, Index, String, Text
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
 MYSQL: dict[str, Any] = {
@@ -41,5 +42,5 @@ class IdempotencyKey(DefaultBase):
 
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request: Mapped[str] = mapped_column(String(64))
-    answer: Mapped[str] = mapped_column(Text)
+    answer: Mapped[str] = mapped_column(Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb"))
     created_at: Mapped[int] = mapped_column(BigInteger)

@@ -13,7 +13,7 @@ from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, AlchemyCo
 from litestar_app.database.failures import Failure, classify, raise_translated
 from litestar_app.database.reads import Reader, compile_statements
 from litestar_app.database.threads import WorkerThreads
-from litestar_app.database.transfers import stream
+from litestar_app.database.transfers import stage, stream
 from litestar_app.database.writes import GroupCommit, Transactions
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import Student
@@ -112,6 +112,18 @@ class Database:
         try:
             async for item in stream(self._transfers, work):
                 yield item
+        except Exception as error:  # noqa: BLE001  raised again as one of ours
+            raise_translated(error)
+
+    @asynccontextmanager
+    async def stage(self, work: Callable[[Connection], T]) -> AsyncIterator[tuple[Connection, T]]:
+        """Prepare a write on a thread and a connection of its own, in temporary tables, without the lock to write.
+
+        The connection is for that write, and is closed at the end of the block. It may raise what `fetch` raises.
+        """
+        try:
+            async with stage(self._transfers, work) as staged:
+                yield staged
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
 

@@ -105,9 +105,16 @@ class Reader:
         finally:
             cursor.close()
 
-    def connect(self) -> Connection:
+    def connect(self, *, autocommit: bool = True) -> Connection:
         """Open the connection, which takes long where the file is locked; the first read does it where nobody has."""
-        connection = self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection = self._connection = self._engine.connect()
+        if autocommit:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
         if not self._waits:
             connection.exec_driver_sql("PRAGMA busy_timeout=0")
         return connection
+
+    def release(self) -> Connection:
+        """Leave the connection to the caller."""
+        connection, self._connection = self._connection, None
+        return cast("Connection", connection)

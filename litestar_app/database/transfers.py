@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -77,3 +78,29 @@ async def stream(
         channel.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def stage(threads: WorkerThreads[Reader], work: Callable[[Connection], T]) -> AsyncIterator[tuple[Connection, T]]:
+    """Do work on a thread; yield its connection, for what comes after it, and its result."""
+    connections: list[Connection] = []
+    is_abandoned = threading.Event()
+
+    def run(reader: Reader) -> T:
+        try:
+            result = work(reader.connect(autocommit=False))
+            if is_abandoned.is_set():
+                raise _AbandonedError
+            connections.append(reader.release())
+        finally:
+            reader.close()
+        return result
+
+    try:
+        result = await threads.run(run)
+        yield connections[0], result
+    finally:
+        is_abandoned.set()
+        for connection in connections:
+            connection.invalidate()  # and with it the temporary tables
+            connection.close()

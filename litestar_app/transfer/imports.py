@@ -1,0 +1,144 @@
+"""Import: a file as students, staged without the lock to write, then merged in one transaction."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import BinaryIO, Literal, cast
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from litestar_app.database import Database
+from litestar_app.exceptions import ImportRejectedError
+from litestar_app.idempotency import IdempotencyStore
+from litestar_app.transfer.formats import ImportRow, Kind, Match, RowError, Table, open_table, validate, write_rejected
+from litestar_app.transfer.merge import Merge, stage
+from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
+
+Mode = Literal["all", "valid"]
+
+
+class ImportOptions(Struct, frozen=True, kw_only=True):
+    """How a file is read and merged."""
+
+    kind: Kind | None = None
+    """None has the content decide."""
+    charset: str | None = None
+    match: Match = "id"
+    mode: Mode = "all"
+    dry_run: bool = False
+    all_errors: bool = False
+    """Whether every error is kept, for the file of the rejected rows."""
+
+
+class ImportRequest(Struct, frozen=True):
+    """What tells one import from another, for its Idempotency-Key."""
+
+    sha256: str
+    options: ImportOptions
+
+
+class Staged(Struct):
+    """What is known of a file once its rows are staged."""
+
+    table: Table
+    rejected: int = 0
+    errors: list[ImportProblem] = []
+
+    def add(self, errors: list[RowError], limit: int | None) -> None:
+        """Count the rows with errors, and keep some."""
+        self.rejected += len({error.row for error in errors})
+        room = len(errors) if limit is None else limit - len(self.errors)
+        self.errors += [ImportProblem(*error) for error in errors[: max(0, room)]]
+
+
+class ImportService:
+    """Imports into one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._keys = IdempotencyStore(Report)
+
+    async def import_file(
+        self,
+        file: BinaryIO,
+        options: ImportOptions,
+        key: str | None = None,
+        report_progress: Callable[[int], None] = lambda _: None,
+    ) -> Report:
+        """Import a file that can be read from any position; every row or none, or the good ones, as the mode says.
+
+        With a key, the same file again returns the first report again. Progress is told in rows, from another thread.
+
+        Raises:
+            FileError: it cannot be read as a table.
+            ImportRejectedError: a row is rejected, and the mode is `all`; nothing was written.
+            KeyInUseError: the first import with this key is still running.
+            KeyReusedError: the key was used with another request.
+
+        """
+        limit = None if options.all_errors else MAX_LISTED
+
+        def stage_rows(connection: Connection) -> Staged:
+            staged = Staged(open_table(file, options.kind, options.charset))
+            stage(connection, _read_rows(staged, options.match, limit, report_progress))
+            return staged
+
+        with self._keys.claim(key):
+            async with self._database.stage(stage_rows) as (connection, staged):
+                request = ImportRequest(_hash(file), options) if key else None
+
+                def merge(session: Session) -> Report:
+                    if key and request and (earlier := self._keys.load(session, key, request)):
+                        return earlier
+                    report = _merge(session, staged, options, limit)
+                    if key and request:
+                        self._keys.save(session, key, request, report)
+                    return report
+
+                return await self._database.write(merge, connection)
+
+    @staticmethod
+    def write_rejected(file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
+        """Write the rejected rows as they were sent, with one more column that says why."""
+        details: dict[int, str] = {}
+        for error in report.errors:
+            named = f"{error.column}: {error.detail}" if error.column else error.detail
+            details[error.row] = f"{details[error.row]}; {named}" if error.row in details else named
+        write_rejected(open_table(file, options.kind, options.charset), details, out)
+
+
+def _read_rows(
+    staged: Staged, match: Match, limit: int | None, report_progress: Callable[[int], None]
+) -> Iterator[list[ImportRow]]:
+    for batch in validate(staged.table, match):
+        staged.add(batch.errors, limit)
+        report_progress(staged.table.row)
+        yield batch.rows
+
+
+def _merge(session: Session, staged: Staged, options: ImportOptions, limit: int | None) -> Report:
+    merge = Merge(session, options.match)
+    merge.compare()
+    counts = merge.count()
+    errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
+    report = Report(
+        **{**counts, "rejected": counts["rejected"] + staged.rejected},
+        dry_run=options.dry_run,
+        blank=staged.table.blank,
+        ignored_columns=staged.table.ignored_columns,
+        changes=merge.find_changes(MAX_LISTED) if options.dry_run else [],
+        errors=errors[:limit],
+    )
+    if report.rejected and options.mode == "all":
+        raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, duplicates=0))
+    if not options.dry_run:
+        merge.write(counts["created"])
+    return report
+
+
+def _hash(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(cast("BytesIO", file), "sha256").hexdigest()

@@ -1,0 +1,214 @@
+"""Merging: rows in a temporary table become students, by statements about all of them at once."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    and_,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateTable
+
+from litestar_app.models import MYSQL
+from litestar_app.students.listing import STUDENTS
+from litestar_app.students.schemas import StudentRead
+from litestar_app.transfer.formats import ImportRow, Match
+from litestar_app.transfer.formats.readers import RULES
+from litestar_app.transfer.formats.rows import BITS
+from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem
+
+STAGED = Table(
+    "import_rows",
+    MetaData(),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("id", BigInteger),
+    Column("name", String(100)),
+    Column("department", String(100)),
+    Column("cgpa", Double),
+    Column("given", Integer),
+    Column("emptied", Integer),
+    Column("target", BigInteger),
+    Column("matches", Integer),
+    Column("twin", Integer),
+    Column("changed", Integer),
+    Column("is_wrong", Integer, server_default="0"),
+    prefixes=["TEMPORARY"],
+    **MYSQL,
+)
+"""Rows of a file, as `ImportRow` has them; then which student each is, how many it could be, the row that is the same
+student, which columns change, and whether it is rejected."""
+PART = 50_000
+"""Rows of which a statement takes care, so that none takes as long as a server that hangs."""
+CACHE = 64 * 1024
+"""KiB that SQLite may keep of the indexes while it merges."""
+FIELDS = ("name", "department", "cgpa")
+STAGED_COLUMNS = ("number", "id", *FIELDS, "given", "emptied")
+S, D = STAGED.c, STUDENTS.c
+Execute: TypeAlias = Callable[..., Any]
+
+
+def stage(connection: Connection, batches: Iterable[list[ImportRow]]) -> None:
+    """Write rows into a temporary table of the connection, past SQLAlchemy, which would begin by the lock to write."""
+    dialect = connection.dialect
+    driver: Any = connection.connection.dbapi_connection
+    cursor = driver.cursor()
+    mark = "?" if dialect.name == "sqlite" else "%s"
+    statement = f"INSERT INTO import_rows ({', '.join(STAGED_COLUMNS)}) VALUES ({', '.join([mark] * 7)})"  # noqa: S608
+    cursor.execute(str(CreateTable(STAGED).compile(dialect=dialect)))
+    if dialect.name == "sqlite":
+        cursor.execute(f"PRAGMA cache_size=-{CACHE}")
+    cursor.execute("BEGIN")
+    for rows in batches:
+        cursor.executemany(statement, rows)
+    driver.commit()
+    cursor.close()
+
+
+class Merge:
+    """The merge of staged rows, in one transaction: find what each row is, then write."""
+
+    def __init__(self, session: Session, match: Match) -> None:
+        self._connection = session.connection()
+        self._execute = self._connection.execute
+        self._match = match
+        last = self._execute(select(func.coalesce(func.max(S.number), 0))).scalar_one()
+        self._parts = [S.number.between(first, first + PART - 1) for first in range(0, last + 1, PART)]
+
+    def compare(self) -> None:
+        """Find the student of each row, and which rows are wrong; lock the students that are found."""
+        for part in self._parts:
+            if self._match == "id":
+                known = select(D.id).where(D.id == S.id).scalar_subquery()
+                self._execute(update(STAGED).where(part, S.id.is_not(None)).values(target=known, matches=1))
+                self._execute(update(STAGED).where(part, S.id.is_not(None), S.target.is_(None)).values(is_wrong=1))
+            elif self._match == "name,department":
+                same = and_(D.name == S.name, D.department == S.department)
+                found = select(func.min(D.id)).where(same).scalar_subquery()
+                matches = select(func.count()).select_from(STUDENTS).where(same).scalar_subquery()
+                self._execute(update(STAGED).where(part).values(target=found, matches=matches))
+                self._execute(update(STAGED).where(part, S.matches > 1).values(is_wrong=1))
+            self._execute(select(func.count()).where(part, D.id == S.target).with_for_update())
+            emptied = or_(*(and_(_has(S.emptied, bit), D[field].is_not(None)) for field, bit in _bits()))
+            changed = [
+                case((and_(_has(S.given, bit), D[field].is_distinct_from(S[field])), bit), else_=0)
+                for field, bit in _bits()
+            ]
+            self._execute(
+                update(STAGED)
+                .where(part, D.id == S.target)
+                .values(changed=sum(changed[1:], changed[0]), is_wrong=case((emptied, 1), else_=S.is_wrong))
+            )
+        if self._match == "id":
+            self._reject_twins(S.id)
+        elif self._match == "name,department":
+            self._reject_twins(S.name, S.department)
+
+    def _reject_twins(self, *key: ColumnElement[Any]) -> None:
+        """Reject each row that is the same student as an earlier one."""
+        groups = select(*key, func.min(S.number)).where(key[0].is_not(None)).group_by(*key).having(func.count() > 1)
+        for *values, first in self._execute(groups).all():
+            same = [column == value for column, value in zip(key, values, strict=True)]
+            self._execute(update(STAGED).where(*same, S.number > first).values(twin=first, is_wrong=1))
+
+    def count(self) -> dict[str, int]:
+        """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake."""
+        good, found = S.is_wrong == 0, S.target.is_not(None)
+        counted = {
+            "created": and_(good, ~found),
+            "updated": and_(good, found, S.changed != 0),
+            "unchanged": and_(good, found, S.changed == 0),
+            "rejected": S.is_wrong == 1,
+            "duplicates": and_(good, ~found, exists().where(D.name == S.name, D.department == S.department)),
+        }
+        sums = select(*(func.coalesce(func.sum(case((which, 1), else_=0)), 0) for which in counted.values()))
+        totals = [self._execute(sums.select_from(STAGED).where(part)).one() for part in self._parts]
+        return dict(zip(counted, (int(sum(column)) for column in zip(*totals, strict=True)), strict=True))
+
+    def find_problems(self, limit: int | None) -> Iterator[ImportProblem]:
+        """Describe the rows that are rejected, up to a limit."""
+        wrong = (
+            select(STAGED, *(D[field].label(f"stored_{field}") for field in FIELDS))
+            .select_from(STAGED.outerjoin(STUDENTS, D.id == S.target))
+            .where(S.is_wrong == 1)
+            .order_by(S.number)
+            .limit(limit)
+        )
+        for row in self._execute(wrong):
+            shown = "" if row.id is None else str(row.id)
+            if row.twin is not None:
+                detail = f"the same student as in row {row.twin}"
+                yield ImportProblem(row.number, "id" if self._match == "id" else None, shown, detail)
+            elif row.target is None:
+                detail = "no student has this id; leave it empty to create a student"
+                yield ImportProblem(row.number, "id", shown, detail)
+            elif row.matches > 1:
+                detail = f"{row.matches} students have this name and department; name one by its id"
+                yield ImportProblem(row.number, None, "", detail)
+            for field, bit in _bits():
+                if row.target is not None and row.emptied & bit and getattr(row, f"stored_{field}") is not None:
+                    yield ImportProblem(row.number, field, "", f"empty; expected {RULES[field]}")
+
+    def find_changes(self, limit: int) -> list[ImportChange]:
+        """Describe what good rows create and update, up to a limit."""
+        changing = (
+            select(STAGED, *(D[field].label(f"stored_{field}") for field in FIELDS))
+            .select_from(STAGED.outerjoin(STUDENTS, D.id == S.target))
+            .where(S.is_wrong == 0, or_(S.target.is_(None), S.changed != 0))
+            .order_by(S.number)
+            .limit(limit)
+        )
+        changes = []
+        for row in self._execute(changing):
+            stored = [getattr(row, f"stored_{field}") for field in FIELDS]
+            after = [
+                getattr(row, field) if row.given & bit else old
+                for (field, bit), old in zip(_bits(), stored, strict=True)
+            ]
+            before = None if row.target is None else StudentRead(row.target, *stored)
+            changes.append(ImportChange(row.number, row.target, before, ImportedStudent(row.target, *after)))
+        return changes
+
+    def write(self, created: int) -> None:
+        """Update and create students, in the order of the rows.
+
+        On SQLite, many new students are written in half of the time without the indexes, which are then made anew.
+        Nobody sees that: a schema is part of the transaction there.
+        """
+        stored = self._execute(select(func.count()).select_from(STUDENTS)).scalar_one()
+        rebuilt = STUDENTS.indexes if self._connection.dialect.name == "sqlite" and created > max(stored, PART) else ()
+        for index in rebuilt:
+            index.drop(self._connection, checkfirst=True)
+        for part in self._parts:
+            good = and_(part, S.is_wrong == 0)
+            for field, bit in _bits():
+                changing = and_(good, D.id == S.target, _has(S.changed, bit))
+                self._execute(update(STUDENTS).where(changing).values({field: S[field]}))
+            new = select(*(S[field] for field in FIELDS)).where(good, S.target.is_(None)).order_by(S.number)
+            self._execute(insert(STUDENTS).from_select(FIELDS, new))
+        for index in rebuilt:
+            index.create(self._connection)
+
+
+def _bits() -> Iterator[tuple[str, int]]:
+    return zip(FIELDS, BITS, strict=True)
+
+
+def _has(mask: ColumnElement[int], bit: int) -> ColumnElement[bool]:
+    return mask.bitwise_and(literal(bit)) != 0

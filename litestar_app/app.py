@@ -23,6 +23,7 @@ from litestar_app.students.controller import StudentController
 from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService
 from litestar_app.transfer.controller import TransferController
+from litestar_app.transfer.imports import ImportService
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -36,7 +37,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     """
     alchemy = alchemy or create_alchemy_config(settings or Settings.from_environment())
     database = Database(alchemy, fixed=FIXED)
-    students = StudentService(database)
+    students, imports = StudentService(database), ImportService(database)
     return Litestar(
         route_handlers=[
             StudentController,
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database), StructSchemas()],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
+            "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
         },
         before_request=check_request,

@@ -111,7 +111,7 @@ def _describe(app: Litestar) -> dict[str, Any]:
                 responses["304"]["headers"] = responses["200"]["headers"]
             for body in (operation.get("requestBody", {}), *responses.values()):
                 for content in body.get("content", {}).values():
-                    if not {"example", "examples"} & content.keys() and not content["schema"].get("contentMediaType"):
+                    if not {"example", "examples"} & content.keys() and {"$ref", "items"} & content["schema"].keys():
                         content["example"] = _make_example(content["schema"], schemas)
     return document
 

@@ -4,13 +4,13 @@ import asyncio
 import re
 from collections import Counter
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import QueryParameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from litestar_app.http.origin import reject_cross_site
 
@@ -22,6 +22,15 @@ READS = {"GET", "HEAD"}
 WITH_BODY = {"POST", "PUT", "PATCH"}
 SINGLE = {b"idempotency-key"}
 """Fields that may be given once."""
+KEY_PATTERN = '^("[!-~]{1,255}"|[!-~]{1,255})$'
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        schema_extra={"pattern": KEY_PATTERN},
+        description="the same key with the same request returns the first response again, for 24 hours",
+    ),
+]
 INTEGER = r"-?(0|[1-9][0-9]{0,400})"
 PLAIN: dict[object, tuple[str, str]] = {
     int: (INTEGER, "an integer"),
@@ -34,6 +43,16 @@ PLAIN: dict[object, tuple[str, str]] = {
 def is_plain_integer(text: str) -> bool:
     """Tell whether a text is an integer as JSON writes it; `int` takes much more."""
     return re.fullmatch(INTEGER, text) is not None
+
+
+def parse_key(given: str | None) -> str | None:
+    """Return a key without the quotes that its draft standard has around it; with or without, it is the same key."""
+    if given is None:
+        return None
+    key = given.strip(" \t")
+    if not re.fullmatch(KEY_PATTERN, key):
+        raise ClientException("header Idempotency-Key: expected 1 to 255 visible ASCII characters")
+    return key[1:-1] if len(key) > len('""') and key[0] == key[-1] == '"' else key
 
 
 async def check_request(request: Request[Any, Any, Any]) -> Response[None] | None:
@@ -52,7 +71,7 @@ async def check_request(request: Request[Any, Any, Any]) -> Response[None] | Non
     if query := request.scope["query_string"]:
         check = _check_query if len(query) <= CACHED_QUERY else _check_query.__wrapped__
         check(query, request.route_handler)
-    if request.method in WITH_BODY:
+    if request.method in WITH_BODY and "data" in request.route_handler.parsed_fn_signature.parameters:
         try:
             await request.body()
         except asyncio.CancelledError:  # of the server, which stops and has waited long enough for the rest

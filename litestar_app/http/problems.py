@@ -24,7 +24,9 @@ from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
     DatabaseUnavailableError,
+    FileTooLargeError,
     InvalidBodyError,
+    InvalidFileError,
     InvalidQueryError,
     KeyInUseError,
     KeyReusedError,
@@ -32,6 +34,7 @@ from litestar_app.exceptions import (
     StudentNotFoundError,
     StudentRecordsError,
     UnreadableBodyError,
+    UnsupportedFileError,
     UnsupportedValueError,
 )
 
@@ -52,6 +55,11 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
     KeyReusedError: (422, "This Idempotency-Key was used with another request; use a new one"),
     ConstraintError: (409, "A constraint of the database is violated"),
     UnsupportedValueError: (422, "A value does not fit its column in the database"),
+    UnreadableBodyError: (400, ""),
+    InvalidQueryError: (400, ""),
+    InvalidFileError: (422, ""),
+    UnsupportedFileError: (415, ""),
+    FileTooLargeError: (413, ""),
     InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
     DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
     # without Retry-After, which would invite a second change
@@ -60,6 +68,8 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
         "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it",
     ),
 }
+
+"""The status and the detail of each; the exception's own words where there is none."""
 
 DETAILS = {
     400: "query parameter 'x': not one of this route's (none)",
@@ -120,7 +130,7 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
     headers: dict[str, str] | None = None
     if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
-        problem = make_problem(*mapped)
+        problem = make_problem(mapped[0], mapped[1] or str(error))
         if isinstance(error, InvalidBodyError):
             problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
             problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
@@ -128,8 +138,6 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
             logger.warning("%s %s: 503: %s", request.method, quote(request.scope["path"]), error)
         if isinstance(error, DatabaseUnavailableError):
             headers = {"Retry-After": str(RETRY_AFTER)}
-    elif isinstance(error, UnreadableBodyError | InvalidQueryError):
-        problem = make_problem(400, str(error))
     elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         problem, headers = make_problem(error.status_code, _explain(request, error)), error.headers
     elif isinstance(error, InternalServerException) and "disconnected" in error.detail:

@@ -1,6 +1,5 @@
 """The routes of the students."""
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, cast
 from urllib.parse import urlencode
@@ -9,17 +8,16 @@ import msgspec
 from litestar import Controller, HttpMethod, Request, Response, delete, patch, post, put, route
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
-from litestar.exceptions import ClientException
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation, RequestBody
-from litestar.params import HeaderParameter, JSONBody, PathParameter, QueryParameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from litestar_app.exceptions import KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
-from litestar_app.http.parameters import is_plain_integer
+from litestar_app.http.parameters import IdempotencyKey, is_plain_integer, parse_key
 from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.students.listing import BY_ID, SORT_PATTERN, Listing, create_listing
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
@@ -58,15 +56,6 @@ CgpaMax = Annotated[
     float | None, QueryParameter(ge=0, le=10, description="the highest that matches", schema_extra={"minimum": 0})
 ]
 Count = Annotated[bool, QueryParameter(description="whether X-Total-Count tells how many students match")]
-KEY_PATTERN = '^("[!-~]{1,255}"|[!-~]{1,255})$'
-Key = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        schema_extra={"pattern": KEY_PATTERN},
-        description="the same key with the same body returns the first response again, for 24 hours",
-    ),
-]
 # Of a header that is only documented, the value says that it is a string.
 ETAG = ResponseHeader(
     "ETag",
@@ -186,10 +175,10 @@ class StudentController(Controller):
         request: Request[Any, Any, Any],
         data: JSONBody[StudentCreate],
         students: NamedDependency[StudentService],
-        idempotency_key: Key = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> Response[StudentRead]:
         """Store a new student; the database gives the id. With an Idempotency-Key the request can be retried safely."""
-        student = await students.create(data, _parse_key(idempotency_key))
+        student = await students.create(data, parse_key(idempotency_key))
         return _respond(student, Location=f"{get_root(request)}/student/{student.id}")
 
     @route(
@@ -268,16 +257,6 @@ def _parse_id(given: str) -> int:
     if not is_plain_integer(given) or abs(int(given)) > MAX_ID:
         raise StudentNotFoundError
     return int(given)
-
-
-def _parse_key(given: str | None) -> str | None:
-    """Return a key without the quotes that its draft standard has around it; with or without, it is the same key."""
-    if given is None:
-        return None
-    key = given.strip(" \t")
-    if not re.fullmatch(KEY_PATTERN, key):
-        raise ClientException("header Idempotency-Key: expected 1 to 255 visible ASCII characters")
-    return key[1:-1] if len(key) > len('""') and key[0] == key[-1] == '"' else key
 
 
 def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:

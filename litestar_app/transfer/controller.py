@@ -1,26 +1,71 @@
 """The routes of import and export."""
 
+import asyncio
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from http import HTTPStatus
+from io import BytesIO
+from typing import Annotated, Any, BinaryIO, cast
 
-from litestar import Controller, HttpMethod, Request, route
+import msgspec
+from litestar import Controller, HttpMethod, Request, Response, post, route
 from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, OpenAPIType, Operation, Schema
+from litestar.openapi.spec import (
+    Example,
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+)
 from litestar.params import QueryParameter
+from msgspec import Meta
 
 from litestar_app.database import Database
+from litestar_app.exceptions import ImportRejectedError
+from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, begin
-from litestar_app.http.problems import problem_responses
+from litestar_app.http.parameters import IdempotencyKey, parse_key
+from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_responses
+from litestar_app.http.uploads import FORM, receive_file
 from litestar_app.students.controller import CgpaMax, CgpaMin, Departments, NameFilter, Sort
 from litestar_app.students.listing import create_listing
 from litestar_app.transfer.export import Format, export
+from litestar_app.transfer.formats import Kind, Match
+from litestar_app.transfer.imports import ImportOptions, ImportService, Mode, write_rejected_rows
+from litestar_app.transfer.schemas import ImportProblem, Report
 
 READ = [HttpMethod.GET, HttpMethod.HEAD]
 CSV, NDJSON = "text/csv; charset=utf-8", "application/x-ndjson"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 MEDIA_TYPES: dict[Format, str] = {"csv": CSV, "ndjson": NDJSON, "xlsx": XLSX}
 
+KINDS: dict[str, Kind | None] = {
+    "text/csv": "csv",
+    "application/x-ndjson": "ndjson",
+    "application/json": "json",
+    XLSX: "xlsx",
+    FORM: None,  # where the content decides, whatever type a browser gives the part
+}
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_FORM_BYTES = 64 * 1024
+"""What a form may have around its file."""
+NO_STORE = {"Cache-Control": "no-store"}
+REJECTED = "A row is rejected, so nothing was imported; errors lists the problems"
+IMPORT_DETAILS = {
+    400: "query parameter 'mode': Invalid enum value 'some'",
+    409: "The first request with this Idempotency-Key is still running",
+    413: f"The body is over {MAX_FILE_BYTES + MAX_FORM_BYTES} bytes",
+    415: f"Expected a file with Content-Type: {', '.join(KINDS)}; no Content-Encoding",
+}
+
+DryRun = Annotated[bool, QueryParameter(description="whether to report only, and write nothing")]
+ModeName = Annotated[Mode, QueryParameter(description="every row or none, or the valid rows")]
+MatchName = Annotated[Match, QueryParameter(description="what tells that a row is a student who is stored")]
+Charset = Annotated[str | None, QueryParameter(description="of a text; else a byte order mark, Content-Type, UTF-8")]
 FormatName = Annotated[Format, QueryParameter(description="what kind of file")]
 
 
@@ -28,6 +73,49 @@ EXAMPLES = {
     CSV: "id,name,department,cgpa\r\n1,Ananya,CSE,8.9\r\n",
     NDJSON: '{"id":1,"name":"Ananya","department":"CSE","cgpa":8.9}\n',
 }
+
+
+REPORT = Report(dry_run=False, rejected=1, errors=[ImportProblem(7, "cgpa", "11", "expected a number from 0 to 10")])
+
+
+class Rejection(Report, kw_only=True):
+    """A problem document (RFC 9457) with the members of a report."""
+
+    type: Annotated[str, Meta(examples=["about:blank"])]
+    title: Annotated[str, Meta(examples=["Unprocessable Content"])]
+    status: Annotated[int, Meta(examples=[422])]
+    detail: Annotated[str, Meta(description="what is wrong, where it is not a row", examples=[REJECTED])]
+
+
+REJECTION = msgspec.convert(
+    msgspec.to_builtins(make_problem(422, REJECTED)) | msgspec.to_builtins(REPORT), type=Rejection
+)
+
+
+@dataclass
+class ImportOperation(Operation):
+    """Documents the files that can be imported; the handler reads the body itself."""
+
+    def __post_init__(self) -> None:
+        text = Schema(type=OpenAPIType.STRING)
+        student = "name,department,cgpa\r\nAnanya,CSE,8.9\r\n"
+        array = '[{"name": "Ananya", "department": "CSE", "cgpa": 8.9}]'
+        self.request_body = RequestBody(
+            required=True,
+            content={
+                FORM: OpenAPIMediaType(
+                    Schema(
+                        type=OpenAPIType.OBJECT,
+                        properties={"file": Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)},
+                        required=["file"],
+                    ),
+                ),
+                "text/csv": OpenAPIMediaType(text, student),
+                "application/x-ndjson": OpenAPIMediaType(text, array[1:-1] + "\n"),
+                "application/json": OpenAPIMediaType(Schema(), array),
+                XLSX: OpenAPIMediaType(Schema(content_media_type=XLSX)),
+            },
+        )
 
 
 @dataclass
@@ -76,3 +164,71 @@ class TransferController(Controller):
         if request.method == HttpMethod.GET:
             parts = await begin(parts)
         return Download(request, parts, MEDIA_TYPES[format], f"students.{format}")
+
+    @post(
+        "/import",
+        status_code=200,
+        operation_class=ImportOperation,
+        request_max_body_size=MAX_FILE_BYTES + MAX_FORM_BYTES,
+        summary="Import students",
+        response_description="What the import did",
+        responses={
+            **problem_responses(400, 403, 409, 413, 415, details=IMPORT_DETAILS),
+            422: ResponseSpec(
+                Rejection,
+                description="Unprocessable Content",
+                media_type=PROBLEM_JSON,
+                examples=[Example(value=REJECTION)],
+                generate_examples=False,
+            ),
+        },
+    )
+    async def import_students(  # noqa: PLR0913, PLR0917  the parameters of the route
+        self,
+        request: Request[Any, Any, Any],
+        imports: NamedDependency[ImportService],
+        dry_run: DryRun = False,  # noqa: FBT002  a query parameter
+        mode: ModeName = "all",
+        match: MatchName = "id",
+        charset: Charset = None,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response[Any]:
+        """Create and update students from a file: every row or none, or with `mode=valid` the good ones.
+
+        With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.
+        """
+        kind, declared = _read_content_type(request)
+        wants_csv = "text/csv" in request.headers.get("accept", "").lower()
+        options = ImportOptions(
+            kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
+        )
+        key = parse_key(idempotency_key)
+        async with receive_file(request, MAX_FILE_BYTES) as file:
+            try:
+                report = await run_while_connected(request, imports.import_file(file, options, key))
+            except ImportRejectedError as error:
+                report, status = error.report, 422
+            else:
+                status = 200
+            if wants_csv:
+                content = await asyncio.to_thread(_make_rejected_file, file, options, report)
+                disposition = {"Content-Disposition": 'attachment; filename="rejected.csv"'}
+                return Response(content, status_code=status, media_type=CSV, headers={**NO_STORE, **disposition})
+        if status == HTTPStatus.OK:
+            return Response(report, headers=NO_STORE)
+        rejection = msgspec.to_builtins(make_problem(status, REJECTED)) | msgspec.to_builtins(report)
+        return Response(rejection, status_code=status, media_type=PROBLEM_JSON, headers=NO_STORE)
+
+
+def _read_content_type(request: Request[Any, Any, Any]) -> tuple[Kind | None, str | None]:
+    """Return the kind of file and its charset, as the Content-Type has them; HTTPException for another."""
+    media_type, parameters = request.content_type
+    if media_type not in KINDS or request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(status_code=415, detail=IMPORT_DETAILS[415])
+    return KINDS[media_type], parameters.get("charset")
+
+
+def _make_rejected_file(file: BinaryIO, options: ImportOptions, report: Report) -> bytes:
+    content = BytesIO()
+    write_rejected_rows(file, options, report, content)
+    return content.getvalue()

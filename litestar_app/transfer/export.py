@@ -54,11 +54,4 @@ EXPORTERS: dict[Format, Callable[[Connection, Select[Any]], Generator[bytes, Non
 
 def _fetch_batches(connection: Connection, statement: Select[Any]) -> Iterator[Sequence[Any]]:
     """Run one statement, which sees one state of the database however long its rows are read."""
-    result = connection.execution_options(stream_results=True).execute(statement)
-    cursor: Any = result.cursor  # its rows are tuples; those of SQLAlchemy would take twice the time
-
-    def fetch() -> Iterator[Sequence[Any]]:
-        while rows := cursor.fetchmany(BATCH):
-            yield rows
-
-    return fetch()
+    return connection.execution_options(yield_per=BATCH).execute(statement).partitions()

@@ -100,14 +100,14 @@ class ImportService:
 
                 return await self._database.write(merge, connection)
 
-    @staticmethod
-    def write_rejected(file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
-        """Write the rejected rows as they were sent, with one more column that says why."""
-        details: dict[int, str] = {}
-        for error in report.errors:
-            named = f"{error.column}: {error.detail}" if error.column else error.detail
-            details[error.row] = f"{details[error.row]}; {named}" if error.row in details else named
-        write_rejected(open_table(file, options.kind, options.charset), details, out)
+
+def write_rejected_rows(file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
+    """Write the rejected rows of a file as they were sent, with one more column that says why."""
+    details: dict[int, str] = {}
+    for error in report.errors:
+        named = f"{error.column}: {error.detail}" if error.column else error.detail
+        details[error.row] = f"{details[error.row]}; {named}" if error.row in details else named
+    write_rejected(open_table(file, options.kind, options.charset), details, out)
 
 
 def _read_rows(

@@ -54,7 +54,7 @@ STAGED = Table(
 )
 """Rows of a file, as `ImportRow` has them; then which student each is, how many it could be, the row that is the same
 student, which columns change, and whether it is rejected."""
-PART = 50_000
+PART = 10_000
 """Rows of which a statement takes care, so that none takes as long as a server that hangs."""
 CACHE = 64 * 1024
 """KiB that SQLite may keep of the indexes while it merges."""

@@ -1,0 +1,52 @@
+"""Uploads: a body that goes to a file on the disk while it arrives."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, cast
+
+from litestar import Request
+from litestar.datastructures import UploadFile
+from litestar.exceptions import ClientException, HTTPException
+
+from litestar_app.exceptions import DatabaseUnavailableError
+
+FORM = "multipart/form-data"
+
+
+@asynccontextmanager
+async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> AsyncIterator[BinaryIO]:
+    """Yield a file with the body, or with the part `file` of a form.
+
+    Raises:
+        HTTPException: 400 for a form without that part, 413 for more than `max_bytes`, 408 if the service stops first.
+        DatabaseUnavailableError: the disk is full.
+
+    """
+    try:
+        if request.content_type[0] == FORM:
+            form = await request.form()
+            try:
+                parts = form.getall("file", [])
+                if len(parts) != 1 or not isinstance(parts[0], UploadFile):
+                    raise ClientException("Expected a form with one file, in the part named file")
+                yield _check_size(cast("BinaryIO", parts[0].file), max_bytes)
+            finally:
+                await form.close()
+        else:
+            with TemporaryFile() as file:
+                async for chunk in request.stream():
+                    file.write(chunk)
+                yield _check_size(cast("BinaryIO", file), max_bytes)
+    except OSError as error:
+        raise DatabaseUnavailableError(error) from error
+    except asyncio.CancelledError:  # of the server, which stops and has waited long enough for the rest
+        raise HTTPException(status_code=408, detail="The service is stopping; the import was not begun") from None
+
+
+def _check_size(file: BinaryIO, max_bytes: int) -> BinaryIO:
+    if file.seek(0, 2) > max_bytes:
+        raise HTTPException(status_code=413, detail=f"The file is over {max_bytes} bytes")
+    file.seek(0)
+    return file

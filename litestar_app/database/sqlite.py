@@ -26,6 +26,9 @@ def engine_config(pool_size: int, lock_timeout: float) -> EngineConfig:
     )
 
 
+CHECKPOINT_PAGES = 4000
+"""Pages of the write-ahead log, 16 MB, after which they are written into the file. Each write changes a page of each
+index, and many writes the same ones, so that fewer checkpoints write much less."""
 MAX_CHECKPOINTS = 10
 """How often a checkpoint is tried that a reader or a writer keeps from being complete."""
 
@@ -110,7 +113,7 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
     """Set up every connection and every transaction of an engine."""
 
     def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin_immediate(connection: Connection) -> None:

@@ -12,23 +12,30 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from litestar_app.transfer.controller import NDJSON, XLSX
+
 
 @pytest.mark.usefixtures("ananya")
 def test_every_response_is_documented(client: httpx.Client, tmp_path: Path) -> None:
     """All of schemathesis's checks: statuses, content types, bodies, headers, methods, data rejected and accepted."""
     document = client.get("/openapi.json").json()
-    post = document["paths"]["/student"]["post"]
-    # made up, it is sent again with another body, which is rightly rejected; test_idempotency.py has its tests
-    post["parameters"] = [p for p in post["parameters"] if p["name"] != "Idempotency-Key"]
+    for path in ("/student", "/students/import"):
+        post = document["paths"][path]["post"]
+        # made up, it is sent again with another body, which is rightly rejected; test_idempotency.py has its tests
+        post["parameters"] = [p for p in post["parameters"] if p["name"] != "Idempotency-Key"]
+    content = post["requestBody"]["content"]
+    for kind in ("text/csv", NDJSON, XLSX):  # it does not know how to write them
+        del content[kind]
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     command: list[str | Path] = [
         Path(sys.executable).with_name("schemathesis"),
         "--config-file", Path(__file__).with_name("schemathesis.toml"), "run", tmp_path / "openapi.json",
         "--url", str(client.base_url), "--checks", "all", "--max-examples", "30", "--no-color",
+        "--suppress-health-check", "filter_too_much",  # a name has to match an expression
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "11 selected / 11 total" in ended.stdout
+    assert "12 selected / 12 total" in ended.stdout
 
 
 examples = settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,6 +1,7 @@
 """The routes of import and export."""
 
 import asyncio
+import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
@@ -75,7 +76,8 @@ EXAMPLES = {
 }
 
 
-REPORT = Report(dry_run=False, rejected=1, errors=[ImportProblem(7, "cgpa", "11", "expected a number from 0 to 10")])
+RULE = "expected a number from 0 to 10"
+REPORT = Report(rejected=1, errors=[ImportProblem(7, "cgpa", "11", RULE)])
 
 
 class Rejection(Report, kw_only=True):
@@ -98,8 +100,12 @@ class ImportOperation(Operation):
 
     def __post_init__(self) -> None:
         text = Schema(type=OpenAPIType.STRING)
-        student = "name,department,cgpa\r\nAnanya,CSE,8.9\r\n"
-        array = '[{"name": "Ananya", "department": "CSE", "cgpa": 8.9}]'
+        table = "name,department,cgpa\r\nAnanya,CSE,8.9\r\n"
+        student = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
+        responses = cast("dict[str, OpenAPIResponse]", self.responses)
+        for status in ("200", "422"):
+            content = cast("dict[str, OpenAPIMediaType]", responses[status].content)
+            content[CSV] = OpenAPIMediaType(text, f"name,department,cgpa,error\r\nAnanya,CSE,11,cgpa: {RULE}\r\n")
         self.request_body = RequestBody(
             required=True,
             content={
@@ -110,9 +116,11 @@ class ImportOperation(Operation):
                         required=["file"],
                     ),
                 ),
-                "text/csv": OpenAPIMediaType(text, student),
-                "application/x-ndjson": OpenAPIMediaType(text, array[1:-1] + "\n"),
-                "application/json": OpenAPIMediaType(Schema(), array),
+                "text/csv": OpenAPIMediaType(text, table),
+                "application/x-ndjson": OpenAPIMediaType(text, f"{json.dumps(student)}\n"),
+                "application/json": OpenAPIMediaType(
+                    Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.OBJECT)), [student]
+                ),
                 XLSX: OpenAPIMediaType(Schema(content_media_type=XLSX)),
             },
         )
@@ -192,7 +200,7 @@ class TransferController(Controller):
         match: MatchName = "id",
         charset: Charset = None,
         idempotency_key: IdempotencyKey = None,
-    ) -> Response[Any]:
+    ) -> Response[Report]:
         """Create and update students from a file: every row or none, or with `mode=valid` the good ones.
 
         With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.
@@ -213,11 +221,14 @@ class TransferController(Controller):
             if wants_csv:
                 content = await asyncio.to_thread(_make_rejected_file, file, options, report)
                 disposition = {"Content-Disposition": 'attachment; filename="rejected.csv"'}
-                return Response(content, status_code=status, media_type=CSV, headers={**NO_STORE, **disposition})
+                rows: Response[Any] = Response(content, status_code=status, media_type=CSV)
+                rows.headers.update(NO_STORE | disposition)
+                return rows
         if status == HTTPStatus.OK:
             return Response(report, headers=NO_STORE)
         rejection = msgspec.to_builtins(make_problem(status, REJECTED)) | msgspec.to_builtins(report)
-        return Response(rejection, status_code=status, media_type=PROBLEM_JSON, headers=NO_STORE)
+        problem: Response[Any] = Response(rejection, status_code=status, media_type=PROBLEM_JSON, headers=NO_STORE)
+        return problem
 
 
 def _read_content_type(request: Request[Any, Any, Any]) -> tuple[Kind | None, str | None]:

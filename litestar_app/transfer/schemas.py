@@ -45,7 +45,7 @@ class Report(Struct, kw_only=True):
     import_: Annotated[int | None, Meta(description="always null, until imports can be undone", examples=[None])] = (
         field(default=None, name="import")
     )
-    dry_run: Annotated[bool, Meta(description="whether nothing was written", examples=[False])]
+    dry_run: Annotated[bool, Meta(description="whether nothing was written", examples=[False])] = False
     created: Annotated[int, Meta(examples=[3])] = 0
     updated: Annotated[int, Meta(examples=[1])] = 0
     unchanged: Annotated[int, Meta(examples=[0])] = 0

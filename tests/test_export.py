@@ -1,4 +1,4 @@
-"""GET /students/export: whole files in three formats, one state of the database, and nothing left of a client that went."""
+"""GET /students/export: whole files in three formats, one state of the database, nothing left of clients that went."""
 
 import csv
 import io
@@ -52,13 +52,15 @@ def read_rows(kind: str, content: bytes) -> list[tuple[Any, ...]]:
     """Read a file as its usual reader does; protected cells of CSV as they are."""
     if kind == "ndjson":
         return [tuple(json.loads(line).values()) for line in content.splitlines()]
+    header: tuple[Any, ...]
+    rows: list[tuple[Any, ...]]
     if kind == "xlsx":
         sheet = openpyxl.load_workbook(io.BytesIO(content)).active
         assert sheet is not None
         header, *rows = sheet.iter_rows(values_only=True)
     else:
         header, *rows = map(tuple, csv.reader(io.StringIO(content.decode(), newline=""), strict=True))
-        rows = [(int(row[0]), *(row[1:3]), float(row[3])) for row in rows]  # type: ignore[call-overload]
+        rows = [(int(row[0]), *row[1:3], float(row[3])) for row in rows]
     assert header == ("id", "name", "department", "cgpa")
     return rows
 
@@ -93,9 +95,7 @@ def running(query: Callable[..., Rows], database_url: str) -> Rows:
     return query(statement.replace("%", "%%") if "?" in statement else statement)
 
 
-def assert_released(
-    alchemy: AlchemyConfig, query: Callable[..., Rows], client: httpx.Client, *, idle: int
-) -> None:
+def assert_released(alchemy: AlchemyConfig, query: Callable[..., Rows], client: httpx.Client, *, idle: int) -> None:
     """See that no connection is in use beyond those at rest, and that nothing holds a snapshot."""
     pool: Any = alchemy.get_engine().pool
     wait_until(lambda: pool.checkedout() <= idle)
@@ -236,7 +236,9 @@ def test_export_that_fails_half_way_ends_incomplete(
     """Its last chunk never comes, and the log has one line without a traceback."""
     with prepare(mysql_url):
         pass
-    mysql_query("INSERT INTO students (name, department, cgpa) SELECT REPEAT('x', 100), 'CSE', seq / 10000 FROM seq_1_to_60000")
+    mysql_query(
+        "INSERT INTO students (name, department, cgpa) SELECT REPEAT('x', 100), 'CSE', seq / 10000 FROM seq_1_to_60000"
+    )
     with serve(mysql_url) as (client, _):
         with client.stream("GET", "/students/export") as response:
             assert response.status_code == 200

@@ -27,7 +27,7 @@ class Download(ASGIStreamingResponse):
         name: str,
         send_timeout: float,
     ) -> None:
-        """Take what makes the parts, the name under which a browser saves them, and seconds that one may take to send."""
+        """Take what makes the parts, the name of the file for a browser, and seconds that a part may take to send."""
         super().__init__(
             iterator=parts,
             headers={

@@ -142,7 +142,7 @@ def time_http_exports(url: str, directory: Path) -> None:
 def report(name: str, urls: dict[int, str], directory: Path) -> None:
     """Measure a database with few and one with many students, and print both side by side."""
     small, large = (asyncio.run(time_pages(urls[count], count)) for count in (SMALL, LARGE))
-    print(f"\n{name}, µs of a page of 100 | first of 1,000 | first of 1,000,000 | by cursor of 1,000,000 | ratio")
+    print(f"\n| {name}, µs of a page of 100 | first of 1,000 | first of 1,000,000 | by cursor of 1,000,000 | ratio |")
     print("|---|---:|---:|---:|---:|")
     for case, (first, _), (first_of_many, deep) in zip(CASES, small, large, strict=True):
         ratio = max(first_of_many, deep) / first

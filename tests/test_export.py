@@ -19,6 +19,7 @@ from litestar_app.database.config import TRANSFERS, AlchemyConfig, Timeouts, cre
 from litestar_app.settings import Settings
 from tests.conftest import Rows
 from tests.database import prepare
+from tests.mariadb import open_session
 from tests.service import ANANYA, UNAVAILABLE, connect, serve_app
 from tests.test_listing import NULLABLE
 
@@ -220,14 +221,22 @@ def test_client_that_reads_nothing_is_disconnected(
             assert_released(alchemy, query, client, idle=idle + 1)
 
 
-def test_failure_before_the_first_row_is_a_503(database_url: str, query: Callable[..., Rows]) -> None:
-    """A document of its own, not a file that ends at once."""
-    with serve(database_url) as (client, _):
-        query("ALTER TABLE students RENAME TO others" if database_url[:5] == "sqlit" else "DROP TABLE students")
-        for kind in MEDIA_TYPES:
-            response = client.get(f"/students/export?format={kind}")
-            assert response.headers["Content-Type"] == "application/problem+json"
-            assert response.status_code in {500, 503}
+@pytest.mark.parametrize("kind", MEDIA_TYPES)
+def test_failure_before_the_first_row_is_a_503(
+    request: pytest.FixtureRequest, database_url: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A document of its own, not a file that ends at once: the file has been moved, or a table is locked."""
+    with serve(database_url, Timeouts(lock=1)) as (client, alchemy), ExitStack() as stack:
+        if alchemy.is_sqlite:
+            path = request.getfixturevalue("sqlite_path")
+            path.rename(path.with_suffix(".moved"))
+        else:
+            server = request.getfixturevalue("mariadb")
+            stack.enter_context(open_session(server, database_url, "LOCK TABLES students WRITE"))
+        response = client.get(f"/students/export?format={kind}")
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert (response.status_code, response.json()["detail"]) == (503, UNAVAILABLE)
+        assert all(record.exc_info is None for record in caplog.records)
 
 
 def test_export_that_fails_half_way_ends_incomplete(

@@ -47,3 +47,7 @@ bench *arguments:
 # what a request costs in process: run it before and after an optimisation
 bench-in-process *arguments:
     uv run --group bench python -m tests.benchmarks.in_process {{ arguments }}
+
+# pages of a million students next to those of a thousand, and exports; four minutes
+bench-listing:
+    python -m tests.benchmarks.listing

@@ -11,7 +11,7 @@ import pytest
 from litestar_app.database import Database
 from litestar_app.database.config import THREADS
 from litestar_app.database.threads import WorkerThreads
-from litestar_app.exceptions import DatabaseUnavailableError
+from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
 from tests.database import prepare, run
 
 
@@ -146,6 +146,28 @@ def test_work_of_a_client_that_left_is_not_done(blocker: Blocker) -> None:
         await threads.run(lambda _: None)
 
     run_with_one_thread(main)
+    assert begun == []
+
+
+def test_work_that_waits_too_long_is_given_up(blocker: Blocker) -> None:
+    """While every thread is still busy, and it is not begun when one is free."""
+    begun: list[object] = []
+
+    async def main() -> None:
+        running = asyncio.ensure_future(threads.run(blocker))
+        await asyncio.to_thread(blocker.begun.wait, 30)
+        with pytest.raises(QueueTimeoutError, match="no thread was free in time"):
+            await threads.run(begun.append)
+        blocker.release.set()
+        assert await running == "released"
+        assert await threads.run(lambda _: "next") == "next"
+
+    threads = WorkerThreads("worker", 1, Resource, 0.2, interruptible=True)
+    threads.start()
+    try:
+        asyncio.run(asyncio.wait_for(main(), 60))
+    finally:
+        threads.stop(time.monotonic() + 10)
     assert begun == []
 
 

@@ -43,7 +43,7 @@ class Database:
         def make_transactions() -> Transactions:
             return Transactions(sessions, engine, timeouts.lock, file)
 
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._engine = engine
         self._file = file
         self._loop_reader = make_reader(waits=False) if file else None
@@ -130,7 +130,7 @@ class Database:
     async def ping(self) -> None:
         """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""
         try:
-            async with asyncio.timeout(self._timeouts.ready):
+            async with asyncio.timeout(self.timeouts.ready):
                 await self._pinger.run(lambda reader: reader.fetch(PING, {}))
         except Exception as error:  # whatever it is, the service cannot do its work
             raise DatabaseUnavailableError(getattr(error, "orig", None) or error) from error
@@ -150,10 +150,10 @@ class Database:
                 groups = asyncio.create_task(self._group_commit.run())
             yield
         finally:
-            deadline = time.monotonic() + self._timeouts.close
+            deadline = time.monotonic() + self.timeouts.close
             if self._group_commit is not None and groups is not None:
                 self._group_commit.stop()
-                await asyncio.wait([groups], timeout=self._timeouts.close)
+                await asyncio.wait([groups], timeout=self.timeouts.close)
             for threads in self._all_threads:
                 threads.stop(deadline)
             if self._loop_reader is not None:

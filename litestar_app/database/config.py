@@ -32,7 +32,7 @@ POOL_SIZE = 2 * THREADS + 2 * (SCANNERS + TRANSFERS) + 3
 
 
 class Timeouts(Struct, frozen=True):
-    """How long the database is waited for, in seconds."""
+    """How long the database, or what holds it up, is waited for, in seconds."""
 
     start: float = 10
     """For a database that does not respond when the service starts."""
@@ -44,6 +44,8 @@ class Timeouts(Struct, frozen=True):
     """For MySQL to respond, after which it counts as hung."""
     ready: float = 2
     """For the response to a ping."""
+    send: float = 60
+    """For a client to take what an export sends, whose snapshot keeps the database from cleaning up."""
     close: float = 10
     """For work that has begun, when the service stops."""
 

@@ -45,7 +45,13 @@ def set_up(engine: Engine) -> None:
         if "password" in given:
             given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would encode a text as Latin-1
 
+    def forget_rows(driver: Any, _record: object, _error: object) -> None:
+        """Keep PyMySQL from reading the rest of a result, and failing, when the result is deleted after its socket."""
+        if (result := driver._result) is not None:  # noqa: SLF001  there is no public way
+            result.unbuffered_active = False
+
     event.listen(engine, "do_connect", prepare)
+    event.listen(engine, "invalidate", forget_rows)
 
 
 def check_table(connection: Connection) -> None:

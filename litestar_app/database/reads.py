@@ -1,11 +1,14 @@
 """Statements that only read, on a connection that one thread keeps."""
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Engine, Select
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
 
 from litestar_app.database.failures import Failure, classify, is_lost
 from litestar_app.database.sqlite import DatabaseFile
@@ -52,6 +55,7 @@ class Reader:
         self._file = file
         self._waits = waits
         self._connection: Connection | None = None
+        self._driver: Any = None  # SQLAlchemy's connection would connect anew where another thread asks it
         self._is_interrupted = False
 
     def fetch(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
@@ -73,7 +77,7 @@ class Reader:
 
     def close(self) -> None:
         """Close the connection without asking the server for anything."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._driver = self._connection, None, None
         if connection is not None:
             connection.invalidate()
             connection.close()
@@ -81,14 +85,14 @@ class Reader:
     def interrupt(self) -> None:
         """Stop the statement that another thread runs on this connection."""
         self._is_interrupted = True
-        if self._connection is None:
+        if (driver := self._driver) is None:
             return
-        driver: Any = self._connection.connection.dbapi_connection
-        if self._file is not None:
-            driver.interrupt()
-        else:
-            with self._engine.connect() as other:
-                other.exec_driver_sql(f"KILL {driver.thread_id()}")
+        with contextlib.suppress(sqlite3.ProgrammingError, DBAPIError):  # its thread has closed it meanwhile
+            if self._file is not None:
+                driver.interrupt()
+            else:
+                with self._engine.connect() as other:
+                    other.exec_driver_sql(f"KILL {driver.thread_id()}")
 
     def _execute(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         if self._file is not None:
@@ -108,6 +112,7 @@ class Reader:
     def connect(self, *, autocommit: bool = True) -> Connection:
         """Open the connection, which takes long where the file is locked; the first read does it where nobody has."""
         connection = self._connection = self._engine.connect()
+        self._driver = connection.connection.dbapi_connection
         if autocommit:
             connection.execution_options(isolation_level="AUTOCOMMIT")
         if not self._waits:
@@ -116,5 +121,5 @@ class Reader:
 
     def release(self) -> Connection:
         """Leave the connection to the caller."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._driver = self._connection, None, None
         return cast("Connection", connection)

@@ -66,6 +66,8 @@ class WorkerThreads(Generic[R]):
             raise DatabaseUnavailableError("the service is stopping")
         job = _Job(work, time.monotonic() + self._queue_timeout)
         self._queue.put(job)
+        # all threads may be busy for long, and then none of them looks how late it is
+        timer = job.expire_later(self._queue_timeout) if self._interruptible else None
         try:
             outcome = await job.future
         except asyncio.CancelledError:
@@ -73,6 +75,9 @@ class WorkerThreads(Generic[R]):
                 with contextlib.suppress(RuntimeError):  # no thread can be started: then it goes on to its end
                     threading.Thread(target=job.interrupt, name="interrupt", daemon=True).start()
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -105,13 +110,25 @@ class _Job(Generic[R, T]):
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T | BaseException] = self._loop.create_future()
         self._resource: R | None = None
+        self._has_begun = False
         self._is_interrupted = False
         self._lock = threading.Lock()
 
+    def expire_later(self, seconds: float) -> asyncio.TimerHandle:
+        """Give up the work in some seconds, unless it has begun by then."""
+        return self._loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        with self._lock:
+            if not self._has_begun:
+                self.resolve(QueueTimeoutError("no thread was free in time"))
+
     def run(self, resource: R) -> None:
         """Do the work, unless it has waited too long or nobody waits for it any more."""
-        if self.future.cancelled():
-            return
+        with self._lock:
+            if self.future.done():
+                return
+            self._has_begun = True
         outcome: T | BaseException
         try:
             if time.monotonic() > self._latest:

@@ -65,8 +65,8 @@ async def stream(
             for item in steps:
                 channel.put(item)
         finally:
+            reader.close()  # first: PyMySQL's cursor would read all the rows that are left when it is deleted
             steps.close()
-            reader.close()
 
     task = asyncio.ensure_future(threads.run(run))
     task.add_done_callback(lambda _: channel.end())

@@ -15,9 +15,6 @@ from litestar_app.exceptions import StudentRecordsError
 
 logger = logging.getLogger("litestar_app")
 
-SEND_TIMEOUT = 60
-"""Seconds after which a client that reads nothing is disconnected."""
-
 
 class Download(ASGIStreamingResponse):
     """A file in parts. Where the rest cannot be made, it ends without its last chunk: no client takes it as whole."""
@@ -28,9 +25,9 @@ class Download(ASGIStreamingResponse):
         parts: AsyncGenerator[bytes, None],
         media_type: str,
         name: str,
-        send_timeout: float = SEND_TIMEOUT,
+        send_timeout: float,
     ) -> None:
-        """Take what makes the parts, and the name under which a browser saves the file."""
+        """Take what makes the parts, the name of the file for a browser, and seconds that a part may take to send."""
         super().__init__(
             iterator=parts,
             headers={

@@ -170,8 +170,8 @@ class TransferController(Controller):
         listing = create_listing(sort=sort, department=department, name=name, cgpa_min=cgpa_min, cgpa_max=cgpa_max)
         parts = export(database, listing, format)
         if request.method == HttpMethod.GET:
-            parts = await begin(parts)
-        return Download(request, parts, MEDIA_TYPES[format], f"students.{format}")
+            parts = await run_while_connected(request, begin(parts))
+        return Download(request, parts, MEDIA_TYPES[format], f"students.{format}", database.timeouts.send)
 
     @post(
         "/import",

@@ -317,11 +317,11 @@ def _open_output(name: str) -> Iterator[BinaryIO]:
     if name == "-":
         yield sys.stdout.buffer
         return
-    target = Path(name).resolve()
-    if target.exists() and not target.is_file():
-        with target.open("wb") as file:
+    if Path(name).exists() and not Path(name).is_file():
+        with Path(name).open("wb") as file:
             yield file
         return
+    target = Path(name).resolve()
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with part.open("xb") as file:
@@ -344,7 +344,7 @@ def _show(report: "Report", *, is_written: bool) -> None:
     else:
         click.echo(f"Imported: {', '.join([*counts, rejected])}.")
     if report.duplicates:
-        click.echo(f"Among the created, {_count(report.duplicates, 'namesake')} of another student in the department.")
+        click.echo(f"Created with the name and department of another student: {report.duplicates:,}.")
     if report.blank:
         click.echo(f"Skipped: {_count(report.blank, 'blank row')}.")
     if report.ignored_columns:
@@ -360,7 +360,7 @@ def _show_errors(report: "Report") -> None:
 
     shown = report.errors[:MAX_LISTED]
     lines = [("row", "column", "value", "detail")]
-    lines += [(str(e.row), e.column or "", _printable(e.value), e.detail) for e in shown]
+    lines += [(str(e.row), e.column or "", _printable(e.value), _printable(e.detail)) for e in shown]
     is_terminal = sys.stderr.isatty()
     limits = (12, 12, 24 if is_terminal else MAX_WIDTH)
     widths = [

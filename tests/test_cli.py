@@ -67,7 +67,7 @@ def commands(tmp_path: Path, sqlite_url: str) -> Commands:
 
 
 def test_help_needs_no_application_and_no_database(commands: Commands) -> None:
-    for command in ([], ["import"], ["export"], ["seed"]):
+    for command in ([], ["import"]):
         code, shown, errors = commands.run(*command, "--help")
         assert (code, errors) == (0, "")
         assert "Usage: litestar students" in shown
@@ -209,10 +209,9 @@ def test_wrong_usage_is_exit_code_2(commands: Commands, arguments: list[str]) ->
     ],
 )
 def test_wrong_setting_is_one_line(commands: Commands, variables: dict[str, str], says: str) -> None:
-    for command in (["export"], ["seed", "1"], ["import", "-"]):
-        code, shown, errors = commands.run(*command, variables=variables, given=GOOD.encode())
-        assert (code, shown, errors.count("\n")) == (1, "", 1)
-        assert errors.startswith(f"student-records: {says}")
+    code, shown, errors = commands.run("import", "-", variables=variables, given=GOOD.encode())
+    assert (code, shown, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith(f"student-records: {says}")
 
 
 def test_dotenv_is_read_as_the_service_reads_it(commands: Commands) -> None:

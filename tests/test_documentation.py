@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from litestar_app.cli import students_group
 from litestar_app.settings import Settings
 from tests.service import Service
 
@@ -40,6 +41,11 @@ def test_every_setting_is_documented() -> None:
     rows = re.findall(r"^\| (`[A-Z_`, ]+`) \|", PAGES[2].read_text(), re.MULTILINE)
     documented = {name.strip("` ").lower() for row in rows for name in row.split(",")}
     assert documented == set(Settings.__struct_fields__)
+
+
+def test_every_command_is_documented() -> None:
+    documented = set(re.findall(r"^\| `litestar students ([a-z]+)\b", PAGES[2].read_text(), re.MULTILINE))
+    assert documented == set(students_group.commands)
 
 
 def test_every_recipe_that_is_named_exists() -> None:

@@ -10,7 +10,7 @@ from litestar import Request
 from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException, HTTPException
 
-from litestar_app.exceptions import DatabaseUnavailableError
+from litestar_app.exceptions import DatabaseUnavailableError, FileTooLargeError
 
 FORM = "multipart/form-data"
 
@@ -20,7 +20,8 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
     """Yield a file with the body, or with the part `file` of a form.
 
     Raises:
-        HTTPException: 400 for a form without that part, 413 for more than `max_bytes`, 408 if the service stops first.
+        HTTPException: 400 for a form without that part, 408 if the service stops first.
+        FileTooLargeError: it has more than `max_bytes`.
         DatabaseUnavailableError: the disk is full.
 
     """
@@ -47,6 +48,6 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
 
 def _check_size(file: BinaryIO, max_bytes: int) -> BinaryIO:
     if file.seek(0, 2) > max_bytes:
-        raise HTTPException(status_code=413, detail=f"The file is over {max_bytes} bytes")
+        raise FileTooLargeError(f"The file is over {max_bytes} bytes")
     file.seek(0)
     return file

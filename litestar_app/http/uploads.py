@@ -1,10 +1,10 @@
 """Uploads: a body that goes to a file on the disk while it arrives."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from litestar import Request
 from litestar.datastructures import UploadFile
@@ -13,6 +13,7 @@ from litestar.exceptions import ClientException, HTTPException
 from litestar_app.exceptions import DatabaseUnavailableError, FileTooLargeError
 
 FORM = "multipart/form-data"
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -27,7 +28,7 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
     """
     try:
         if request.content_type[0] == FORM:
-            form = await request.form()
+            form = await _finish(request.form())
             try:
                 parts = form.getall("file", [])
                 if len(parts) != 1 or not isinstance(parts[0], UploadFile):
@@ -37,11 +38,20 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
                 await form.close()
         else:
             with TemporaryFile() as file:
-                async for chunk in request.stream():
-                    file.write(chunk)
+                await _finish(_write(request, cast("BinaryIO", file)))
                 yield _check_size(cast("BinaryIO", file), max_bytes)
     except OSError as error:
         raise DatabaseUnavailableError(error) from error
+
+
+async def _write(request: Request[Any, Any, Any], file: BinaryIO) -> None:
+    async for chunk in request.stream():
+        file.write(chunk)
+
+
+async def _finish(receiving: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await receiving
     except asyncio.CancelledError:  # of the server, which stops and has waited long enough for the rest
         raise HTTPException(status_code=408, detail="The service is stopping; the import was not begun") from None
 

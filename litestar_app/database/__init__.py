@@ -81,7 +81,8 @@ class Database:
     async def write(self, work: Callable[[Session], T], connection: Connection | None = None) -> T:
         """Run a unit of work in a transaction; it has been committed when this returns.
 
-        It may need a certain connection, as for what is staged there; cancelled, this still waits until that is not used.
+        It may need a certain connection, as for what is staged there. Then it returns only when that is not used any
+        more, also where it is cancelled.
 
         It is run again as a whole while other transactions are in its way. Where this raises, nothing is stored, but
         for one exception.
@@ -112,7 +113,7 @@ class Database:
         return outcome
 
     async def _run_to_end(self, work: UnitOfWork, connection: Connection) -> Outcome:
-        """Return only when no thread uses the connection any more; what has not begun is dropped where this is cancelled."""
+        """Return only when no thread uses the connection any more; cancelled, drop the work if it has not begun."""
         is_abandoned = threading.Event()
 
         def run_unless_abandoned(session: Session) -> Any:

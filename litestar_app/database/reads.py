@@ -1,5 +1,6 @@
 """Statements that only read, on a connection that one thread keeps."""
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -81,12 +82,13 @@ class Reader:
     def interrupt(self) -> None:
         """Stop the statement that another thread runs on this connection."""
         self._is_interrupted = True
-        if self._connection is None:
+        if (connection := self._connection) is None:
             return
-        driver: Any = self._connection.connection.dbapi_connection
-        if self._file is not None:
-            driver.interrupt()
-        else:
+        with contextlib.suppress(Exception):  # what was done has just ended, or the server is gone
+            driver: Any = connection.connection.dbapi_connection
+            if self._file is not None:
+                driver.interrupt()
+                return
             with self._engine.connect() as other:
                 other.exec_driver_sql(f"KILL {driver.thread_id()}")
 

@@ -66,7 +66,7 @@ class UnsupportedFileError(FileError):
 
 
 class FileTooLargeError(FileError):
-    """The file unpacks to more than is read, or the students do not fit into a sheet."""
+    """The file has, or unpacks to, more than is read, or the students do not fit into a sheet."""
 
 
 class RejectedError(StudentRecordsError):

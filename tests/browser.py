@@ -44,9 +44,11 @@ def find(place: webdriver.Chrome | WebElement, selector: str) -> WebElement:
     return WebDriverWait(place, 20).until(lambda place: place.find_element(By.CSS_SELECTOR, selector))
 
 
-def execute(operation: WebElement) -> tuple[str, str]:
-    """Expand an operation of the page and execute its example; return the status and the body of the response."""
+def execute(operation: WebElement, file: Path | None = None) -> tuple[str, str]:
+    """Expand an operation of the page and execute its example, or a file; return the response's status and body."""
     find(operation, ".opblock-summary-control").click()
+    if file is not None:
+        find(operation, "input[type=file]").send_keys(str(file))
     find(operation, "button.execute").click()
     body = find(operation, ".live-responses-table .response-col_description .highlight-code").text
     return find(operation, ".live-responses-table tbody .response-col_status").text.split()[0], body

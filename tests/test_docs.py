@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +18,11 @@ from litestar_app.app import create_app
 from litestar_app.settings import Settings
 from litestar_app.students.chart import WIDTH
 from tests.browser import execute, find, read_errors
+from tests.files import HEADER, make_xlsx
 from tests.service import ANANYA, connect, serve_app
+
+ROW = [ANANYA[name] for name in HEADER]
+CSV = "\ufeffname;department;cgpa\r\nAnanya;CSE;8,9\r\n".encode()
 
 
 @contextmanager
@@ -78,6 +83,20 @@ def test_page_works_in_a_browser_behind_a_proxy(sqlite_url: str, browser: webdri
         assert find(post, ".request-url").text.endswith("/api/student")
         status, body = execute(find(browser, "#operations-students-list_students"))
         assert (status, '"name": "Ananya"' in body) == ("200", True)
+        assert client.get("/students").json() == [{"id": 1, **ANANYA}]
+    assert read_errors(browser) == []
+
+
+@pytest.mark.parametrize(("name", "content"), [("students.csv", CSV), ("students.xlsx", make_xlsx([HEADER, ROW]))])
+def test_page_imports_a_file(
+    sqlite_url: str, browser: webdriver.Chrome, tmp_path: Path, name: str, content: bytes
+) -> None:
+    """Through its file picker, with the type that the browser gives the part; and back comes the report."""
+    (tmp_path / name).write_bytes(content)
+    with serve_below("/api", sqlite_url) as client:
+        browser.get(f"{client.base_url}/api/docs")
+        status, body = execute(find(browser, "#operations-transfer-import_students"), tmp_path / name)
+        assert (status, '"created": 1,' in body) == ("200", True)
         assert client.get("/students").json() == [{"id": 1, **ANANYA}]
     assert read_errors(browser) == []
 

@@ -1,6 +1,7 @@
 """The database as the services see it: `fetch` reads, `write` runs a unit of work."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,8 +15,8 @@ from litestar_app.database.failures import Failure, classify, raise_translated
 from litestar_app.database.reads import Reader, compile_statements
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.transfers import stage, stream
-from litestar_app.database.writes import GroupCommit, Transactions
-from litestar_app.exceptions import DatabaseUnavailableError
+from litestar_app.database.writes import GroupCommit, Outcome, Transactions, UnitOfWork
+from litestar_app.exceptions import DatabaseUnavailableError, RejectedError
 from litestar_app.models import Student
 
 T = TypeVar("T")
@@ -80,7 +81,8 @@ class Database:
     async def write(self, work: Callable[[Session], T], connection: Connection | None = None) -> T:
         """Run a unit of work in a transaction; it has been committed when this returns.
 
-        It may need a certain connection, as for what is staged there.
+        It may need a certain connection, as for what is staged there. Then it returns only when that is not used any
+        more, also where it is cancelled.
 
         It is run again as a whole while other transactions are in its way. Where this raises, nothing is stored, but
         for one exception.
@@ -94,15 +96,38 @@ class Database:
 
         """
         try:
-            if self._group_commit is not None:
-                outcome = await self._group_commit.write(work, connection)
+            if connection is None:
+                outcome = await self._run(work)
             else:
-                (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
+                outcome = await self._run_to_end(work, connection)
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
         if isinstance(outcome, BaseException):
             raise_translated(outcome)
         return cast("T", outcome)
+
+    async def _run(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
+        if self._group_commit is not None:
+            return await self._group_commit.write(work, connection)
+        (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
+        return outcome
+
+    async def _run_to_end(self, work: UnitOfWork, connection: Connection) -> Outcome:
+        """Return only when no thread uses the connection any more; cancelled, drop the work if it has not begun."""
+        is_abandoned = threading.Event()
+
+        def run_unless_abandoned(session: Session) -> Any:
+            if is_abandoned.is_set():
+                raise RejectedError
+            return work(session)
+
+        running = asyncio.ensure_future(self._run(run_unless_abandoned, connection))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            is_abandoned.set()
+            await asyncio.wait([running])
+            raise
 
     async def stream(self, work: Callable[[Connection], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
         """Run a generator on a thread and a connection of its own, in autocommit; yield what it yields.

@@ -1,9 +1,9 @@
 """Transfers: work that takes long, on a thread and a connection of its own, and hands on what it makes."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -80,20 +80,26 @@ async def stream(
         await asyncio.gather(task, return_exceptions=True)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def stage(threads: WorkerThreads[Reader], work: Callable[[Connection], T]) -> AsyncIterator[tuple[Connection, T]]:
     """Do work on a thread; yield its connection, for what comes after it, and its result."""
     connections: list[Connection] = []
     is_abandoned = threading.Event()
 
+    def close() -> None:
+        with contextlib.suppress(IndexError):  # of the thread and the event loop one has closed it
+            connection = connections.pop()
+            connection.invalidate()  # and with it the temporary tables
+            connection.close()
+
     def run(reader: Reader) -> T:
         try:
             result = work(reader.connect(autocommit=False))
-            if is_abandoned.is_set():
-                raise _AbandonedError
             connections.append(reader.release())
         finally:
             reader.close()
+        if is_abandoned.is_set():
+            close()
         return result
 
     try:
@@ -101,6 +107,4 @@ async def stage(threads: WorkerThreads[Reader], work: Callable[[Connection], T])
         yield connections[0], result
     finally:
         is_abandoned.set()
-        for connection in connections:
-            connection.invalidate()  # and with it the temporary tables
-            connection.close()
+        close()

@@ -40,13 +40,14 @@ from litestar_app.transfer.imports import ImportOptions, ImportService, Mode, wr
 from litestar_app.transfer.schemas import ImportProblem, Report
 
 READ = [HttpMethod.GET, HttpMethod.HEAD]
-CSV, NDJSON = "text/csv; charset=utf-8", "application/x-ndjson"
+TEXT_CSV, NDJSON = "text/csv", "application/x-ndjson"
+CSV = f"{TEXT_CSV}; charset=utf-8"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 MEDIA_TYPES: dict[Format, str] = {"csv": CSV, "ndjson": NDJSON, "xlsx": XLSX}
 
 KINDS: dict[str, Kind | None] = {
-    "text/csv": "csv",
-    "application/x-ndjson": "ndjson",
+    TEXT_CSV: "csv",
+    NDJSON: "ndjson",
     "application/json": "json",
     XLSX: "xlsx",
     FORM: None,  # where the content decides, whatever type a browser gives the part
@@ -116,8 +117,8 @@ class ImportOperation(Operation):
                         required=["file"],
                     ),
                 ),
-                "text/csv": OpenAPIMediaType(text, table),
-                "application/x-ndjson": OpenAPIMediaType(text, f"{json.dumps(student)}\n"),
+                TEXT_CSV: OpenAPIMediaType(text, table),
+                NDJSON: OpenAPIMediaType(text, f"{json.dumps(student)}\n"),
                 "application/json": OpenAPIMediaType(
                     Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.OBJECT)), [student]
                 ),
@@ -206,7 +207,7 @@ class TransferController(Controller):
         With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.
         """
         kind, declared = _read_content_type(request)
-        wants_csv = "text/csv" in request.headers.get("accept", "").lower()
+        wants_csv = TEXT_CSV in request.headers.get("accept", "").lower()
         options = ImportOptions(
             kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
         )
@@ -221,7 +222,7 @@ class TransferController(Controller):
             if wants_csv:
                 content = await asyncio.to_thread(_make_rejected_file, file, options, report)
                 disposition = {"Content-Disposition": 'attachment; filename="rejected.csv"'}
-                rows: Response[Any] = Response(content, status_code=status, media_type=CSV)
+                rows: Response[Any] = Response(content, status_code=status, media_type=TEXT_CSV)
                 rows.headers.update(NO_STORE | disposition)
                 return rows
         if status == HTTPStatus.OK:

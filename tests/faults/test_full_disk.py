@@ -1,9 +1,6 @@
 """A disk that is full: writes are refused, reads go on, nothing is damaged, and it works again when there is room."""
 
-import os
 import random
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL
 
@@ -14,21 +11,6 @@ from tests.faults.ledger import STUDENTS, Ledger, assert_is_problem, make_state
 from tests.service import UNAVAILABLE, Service
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte; where it cannot be had its tests are skipped, but never where CI is set."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        reason = f"a small disk needs the right to mount: {mounted.stderr.strip()}"
-        assert "CI" not in os.environ, reason
-        pytest.skip(reason)
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def fill(disk: Path) -> Path:

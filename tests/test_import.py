@@ -1,0 +1,759 @@
+"""POST /students/import: what a file changes, what the report says, and what is rejected as a whole."""
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any
+
+import httpx
+import openpyxl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Rows
+from tests.files import make_xlsx
+from tests.service import serve_database
+from tests.test_bodies import CGPA, TEXT
+
+CSV, NDJSON, JSON, XLSX = (
+    "text/csv",
+    "application/x-ndjson",
+    "application/json",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+)
+HEADER = "name,department,cgpa\r\n"
+ID = "expected an integer, the id of a student, or an empty cell"
+UNKNOWN = "no student has this id; leave it empty to create a student"
+REJECTED = "A row is rejected, so nothing was imported; errors lists the problems"
+KEY = {"Idempotency-Key": "4a1f-once"}
+STORED = [(1, "Ananya", "CSE", 8.9), (2, "Boris", "ECE", 7.4), (3, "Boris", "ECE", 6.0), (5, "Dora", "CSE", 9.5)]
+SELECT = "SELECT id, name, department, cgpa FROM students ORDER BY id"
+NULLABLE = "id INTEGER PRIMARY KEY {}, name VARCHAR(100), department VARCHAR(100), cgpa DOUBLE"
+Query = Callable[..., Rows]
+
+
+def send(client: httpx.Client, content: str | bytes, kind: str = CSV, **options: Any) -> httpx.Response:
+    """Import a file; `options` are headers and the parameters of the query."""
+    headers = {"Content-Type": kind, **options.pop("headers", {})}
+    return client.post("/students/import", content=content, headers=headers, params=options)
+
+
+def upload(client: httpx.Client, content: bytes, name: str, kind: str, **params: Any) -> httpx.Response:
+    """Import a file as a form of a browser does."""
+    return client.post("/students/import", files={"file": (name, content, kind)}, params=params)
+
+
+def make_report(**members: Any) -> dict[str, Any]:
+    """Make a whole report, in the order of its members."""
+    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "duplicates", "blank"), 0)
+    empty: dict[str, Any] = {
+        "import": None,
+        "dry_run": False,
+        **counts,
+        "ignored_columns": [],
+        "changes": [],
+        "errors": [],
+    }
+    assert set(members) <= set(empty)
+    return {**empty, **members}
+
+
+def make_error(row: int, column: str | None, value: str, detail: str) -> dict[str, Any]:
+    return {"row": row, "column": column, "value": value, "detail": detail}
+
+
+def make_problem(status: int, title: str, detail: str, **members: Any) -> dict[str, Any]:
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **members}
+
+
+def assert_imported(response: httpx.Response, **members: Any) -> None:
+    assert response.text == json.dumps(make_report(**members), ensure_ascii=False, separators=(",", ":"))
+    assert (response.status_code, response.headers["Content-Type"]) == (200, JSON)
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def assert_rejected(response: httpx.Response, **members: Any) -> None:
+    expected = make_problem(422, "Unprocessable Content", REJECTED, **make_report(**members))
+    assert response.text == json.dumps(expected, ensure_ascii=False, separators=(",", ":"))
+    assert (response.status_code, response.headers["Content-Type"]) == (422, "application/problem+json")
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.fixture
+def read(query: Query) -> Callable[[], Rows]:
+    """Read all students behind the service's back."""
+    return lambda: query(SELECT)
+
+
+def store(query: Query, students: Sequence[tuple[Any, ...]]) -> None:
+    if students:
+        marks = ", ".join(["(?, ?, ?, ?)"] * len(students))
+        query(
+            f"INSERT INTO students (id, name, department, cgpa) VALUES {marks}",
+            *(value for student in students for value in student),
+        )
+
+
+@pytest.fixture
+def stored(client: httpx.Client, query: Query) -> httpx.Client:
+    """A client of a service that has four students, two of them namesakes."""
+    store(query, STORED)
+    return client
+
+
+@pytest.fixture
+def other_table(database_url: str, query: Query) -> Iterator[httpx.Client]:
+    """A client of a service on a table of another program, with NULLs."""
+    sqlite = database_url.startswith("sqlite")
+    query(f"CREATE TABLE students ({NULLABLE.format('' if sqlite else 'AUTO_INCREMENT')})")
+    store(query, [(1, None, "CSE", 8.9), (2, "Boris", None, None), (3, None, None, None)])
+    with serve_database(database_url) as client:
+        yield client
+
+
+@pytest.fixture
+def locked_for_writers(
+    database_url: str, request: pytest.FixtureRequest, locked: Callable[[], AbstractContextManager[Any]]
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Make a lock on all students under which they can be read."""
+    if not database_url.startswith("sqlite"):
+        return locked
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        path = request.getfixturevalue("sqlite_path")
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+
+    return lock
+
+
+def test_rows_are_created_in_their_order(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    """In one step of ten thousand rows and across them."""
+    content = HEADER + "".join(f"student {number},CSE,{number % 11}\r\n" for number in range(10_500))
+    assert_imported(send(client, content), created=10_500)
+    assert [row[1:] for row in read()] == [(f"student {n}", "CSE", float(n % 11)) for n in range(10_500)]
+
+
+def test_row_with_an_id_updates_that_student(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    content = "ID, Cgpa ,DEPARTMENT,name\r\n5,9.4,CSE,Dora\r\n,1,X,New\r\n1,8.9,CSE,Ananya\r\n2,7.4,EEE, Boris\r\n"
+    assert_imported(send(stored, content), created=1, updated=2, unchanged=1)
+    assert read() == [STORED[0], (2, "Boris", "EEE", 7.4), STORED[2], (5, "Dora", "CSE", 9.4), (6, "New", "X", 1.0)]
+
+
+@pytest.mark.parametrize("row", ["4,x,y,1", "9223372036854775807,x,y,1", "-1,x,y,1", "0,x,y,1"])
+def test_unknown_id_is_an_error(stored: httpx.Client, read: Callable[[], Rows], row: str) -> None:
+    errors = [make_error(3, "id", row.partition(",")[0], UNKNOWN)]
+    assert_rejected(send(stored, f"id,{HEADER}1,New name,CSE,1\r\n{row}\r\n"), unchanged=0, rejected=1, errors=errors)
+    assert read() == STORED
+
+
+def test_missing_columns_stay_as_they_are(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    assert_imported(send(stored, "id,cgpa\r\n1,9\r\n2,7.4\r\n"), updated=1, unchanged=1)
+    assert_imported(
+        send(stored, '{"id": 5, "name": "Dorothea"}\n{"id": 1, "cgpa": 9}\n', NDJSON), updated=1, unchanged=1
+    )
+    assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:3], (5, "Dorothea", "CSE", 9.5)]
+
+
+def test_row_without_id_needs_every_column(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    errors = [make_error(3, column, "", f"missing; expected {TEXT}") for column in ("name", "department")]
+    assert_rejected(send(stored, "id,cgpa\r\n1,9\r\n,9\r\n"), rejected=1, errors=errors)
+    assert read() == STORED
+
+
+def test_empty_cell_is_an_error(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    content = f"id,{HEADER}1,,CSE,\r\n,Eve,,1\r\n5,Dora,CSE,9.5\r\n"
+    errors = [
+        make_error(2, "name", "", f"empty; expected {TEXT}"),
+        make_error(2, "cgpa", "", f"empty; expected {CGPA}"),
+        make_error(3, "department", "", f"expected {TEXT}"),
+    ]
+    assert_rejected(send(stored, content), unchanged=1, rejected=2, errors=errors)
+    assert read() == STORED
+
+
+def test_empty_cell_of_a_null_stays_null(other_table: httpx.Client, read: Callable[[], Rows]) -> None:
+    """So that an export of a table of another program comes back, and can be completed."""
+    export = other_table.get("/students/export").text
+    assert export == f"id,{HEADER}1,,CSE,8.9\r\n2,Boris,,\r\n3,,,\r\n"
+    assert_imported(send(other_table, export), unchanged=3)
+    edited = export.replace("2,Boris,,\r\n", "2,Boris,,7.4\r\n").replace("1,,CSE", "1,Ananya,CSE")
+    assert_imported(send(other_table, edited), updated=2, unchanged=1)
+    assert read() == [(1, "Ananya", "CSE", 8.9), (2, "Boris", None, 7.4), (3, None, None, None)]
+    errors = [make_error(2, "name", "", f"empty; expected {TEXT}")]
+    assert_rejected(send(other_table, f"id,{HEADER}1,,CSE,8.9\r\n"), rejected=1, errors=errors)
+
+
+def test_match_by_name_and_department(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """Ids are ignored; letters of another case are another student, on every database."""
+    content = f"id,{HEADER}77,Ananya,CSE,9\r\n1,Dora,CSE,9.5\r\n,ananya,CSE,1\r\n,Ananya,cse,2\r\n"
+    response = send(stored, content, match="name,department")
+    assert_imported(response, created=2, updated=1, unchanged=1, ignored_columns=["id"])
+    created = [(6, "ananya", "CSE", 1.0), (7, "Ananya", "cse", 2.0)]
+    assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:], *created]
+
+
+def test_two_students_that_match_are_an_error(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    errors = [make_error(3, None, "", "2 students have this name and department; name one by its id")]
+    response = send(stored, f"{HEADER}Eve,CSE,9\r\nBoris,ECE,1\r\n", match="name,department")
+    assert_rejected(response, rejected=1, errors=errors)
+    assert read() == STORED
+
+
+def test_match_none_creates_every_row(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """As when an export is loaded into another database."""
+    response = send(stored, stored.get("/students/export").text, match="none")
+    assert_imported(response, created=4, duplicates=4, ignored_columns=["id"])
+    assert read() == [*STORED, *((number, *row[1:]) for number, row in enumerate(STORED, 6))]
+
+
+@pytest.mark.parametrize("match", ["none", "name,department"])
+def test_match_without_id_needs_every_column(stored: httpx.Client, read: Callable[[], Rows], match: str) -> None:
+    response = send(stored, "id,name,cgpa\r\n1,x,1\r\n", match=match)
+    detail = f"match={match} needs a column for each of name, department, cgpa; department is missing"
+    assert (response.status_code, response.json()) == (422, make_problem(422, "Unprocessable Content", detail))
+    assert read() == STORED
+
+
+def test_same_student_twice_is_an_error_of_the_second(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    by_id = f"id,{HEADER}1,Ananya,CSE,8.8\r\n5,Dora,CSE,9.5\r\n1,Ananya,CSE,8.7\r\n1,Ananya,CSE,8.6\r\n"
+    twin = "the same student as in row 2"
+    errors = [make_error(4, "id", "1", twin), make_error(5, "id", "1", twin)]
+    assert_imported(send(stored, by_id, mode="valid"), updated=1, unchanged=1, rejected=2, errors=errors)
+    by_name = f"{HEADER}Eve,CSE,1\r\nEVE,CSE,3\r\n Eve,CSE ,2\r\n"
+    response = send(stored, by_name, mode="valid", match="name,department")
+    assert_imported(response, created=2, rejected=1, errors=[make_error(4, None, "", twin)])
+    created = [(6, "Eve", "CSE", 1.0), (7, "EVE", "CSE", 3.0)]
+    assert read() == [(1, "Ananya", "CSE", 8.8), *STORED[1:], *created]
+
+
+def test_duplicates_are_created_rows_with_a_namesake(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """As when a file without ids is imported again; they are reported and stored."""
+    content = f"{HEADER}Ananya,CSE,1\r\nBoris,ECE,2\r\nAnanya,ECE,3\r\n"
+    assert_imported(send(stored, content), created=3, duplicates=2)
+    assert_imported(send(stored, content), created=3, duplicates=3)
+    assert len(read()) == len(STORED) + 6
+
+
+BAD = f"id,{HEADER}1,Ana,CSE,9\r\n,x,y,11\r\n4,x,y,1\r\n,\t,y,z\r\n,Eve,X,1\r\nA,x,y,1\r\n"
+BAD_ERRORS = [
+    make_error(3, "cgpa", "11", f"expected {CGPA}"),
+    make_error(4, "id", "4", UNKNOWN),
+    make_error(5, "name", "\t", f"expected {TEXT}"),
+    make_error(5, "cgpa", "z", f"expected {CGPA}"),
+    make_error(7, "id", "A", ID),
+]
+
+
+def test_mode_all_writes_nothing_where_a_row_is_bad(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    assert_rejected(send(stored, BAD), rejected=4, errors=BAD_ERRORS)
+    assert read() == STORED
+
+
+def test_mode_valid_writes_the_good_rows(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    assert_imported(send(stored, BAD, mode="valid"), created=1, updated=1, rejected=4, errors=BAD_ERRORS)
+    assert read() == [(1, "Ana", "CSE", 9.0), *STORED[1:], (6, "Eve", "X", 1.0)]
+
+
+def test_dry_run_shows_changes_and_writes_nothing(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    before = dict(zip(("id", "name", "department", "cgpa"), STORED[0], strict=True))
+    changes = [
+        {"row": 2, "id": 1, "before": before, "after": {"id": 1, "name": "Ana", "department": "CSE", "cgpa": 9.0}},
+        {"row": 6, "id": None, "before": None, "after": {"id": None, "name": "Eve", "department": "X", "cgpa": 1.0}},
+    ]
+    members: Any = {"dry_run": True, "rejected": 4, "errors": BAD_ERRORS, "changes": changes}
+    assert_imported(send(stored, BAD, mode="valid", dry_run=True), created=1, updated=1, **members)
+    assert_rejected(send(stored, BAD, dry_run=True), **members)
+    assert_imported(send(stored, "id,cgpa\r\n5,9.5\r\n", dry_run=True), dry_run=True, unchanged=1)
+    assert read() == STORED
+
+
+def test_dry_run_keeps_what_has_no_column(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    response = send(stored, "id,cgpa\r\n1,9\r\n", dry_run="true")
+    before = {"id": 1, "name": "Ananya", "department": "CSE", "cgpa": 8.9}
+    changes = [{"row": 2, "id": 1, "before": before, "after": {**before, "cgpa": 9.0}}]
+    assert_imported(response, dry_run=True, updated=1, changes=changes)
+    assert read() == STORED
+
+
+def test_dry_run_lists_a_thousand_changes(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    report = send(client, HEADER + "x,y,1\r\n" * 1001, dry_run=True).json()
+    assert [change["row"] for change in report.pop("changes")] == list(range(2, 1002))
+    assert report == {
+        name: value for name, value in make_report(dry_run=True, created=1001).items() if name != "changes"
+    }
+    assert read() == []
+
+
+def test_thousand_errors_are_listed_and_all_counted(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """In the order of the rows, whichever step has found them."""
+    content = f"id,{HEADER}" + "9,x,y,1\r\n,x,y,11\r\n" * 600
+    twin = "the same student as in row 2"
+    both = [
+        (make_error(2 * n, "id", "9", twin), make_error(2 * n + 1, "cgpa", "11", f"expected {CGPA}"))
+        for n in range(1, 501)
+    ]
+    errors = [error for pair in both for error in pair]
+    errors[0] = make_error(2, "id", "9", UNKNOWN)
+    assert_rejected(send(stored, content), rejected=1200, errors=errors)
+    assert read() == STORED
+
+
+def test_values_are_cut_at_a_hundred_characters(client: httpx.Client) -> None:
+    errors = [make_error(2, "name", "é" * 100, f"expected {TEXT}")]
+    assert_rejected(send(client, f"{HEADER}{'é' * 101},y,1\r\n"), rejected=1, errors=errors)
+
+
+def test_blank_rows_and_columns_of_others_are_reported(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    content = "Email,name,department,Büro,cgpa,\r\n\r\na@x,Ananya,CSE,,8.9,\r\n,,,,,\r\n ,Boris,ECE,1,7.4\r\n\r\n"
+    assert_imported(send(client, content), created=2, blank=3, ignored_columns=["Email", "Büro"])
+    assert read() == [(1, "Ananya", "CSE", 8.9), (2, "Boris", "ECE", 7.4)]
+
+
+def test_file_without_rows_changes_nothing(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    for content, kind in ((HEADER, CSV), ("[]", JSON), (make_xlsx([["name", "department", "cgpa"]]), XLSX)):
+        assert_imported(send(stored, content, kind))
+    assert read() == STORED
+
+
+ROW = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
+SHEET = make_xlsx([["name", "department", "cgpa"], ["Ananya", "CSE", 8.9]])
+FILES = {
+    "CSV": (f"{HEADER}Ananya,CSE,8.9\r\n".encode(), CSV),
+    "CSV in another case": (f"{HEADER}Ananya,CSE,8.9\r\n".encode(), "Text/CSV; header=present"),
+    "semicolons": (b"name;department;cgpa\nAnanya;CSE;8,9\n", CSV),
+    "sep=": (b'sep=;\nname;department;cgpa\n"Ananya";CSE;8,9\n', CSV),
+    "tabs in UTF-16": ("\ufeffname\tdepartment\tcgpa\rAnanya\tCSE\t8,9\r".encode("utf-16-le"), CSV),
+    "NDJSON": (json.dumps(ROW).encode() + b"\n", NDJSON),
+    "JSON": (json.dumps([ROW]).encode(), JSON),
+    "xlsx": (SHEET, XLSX),
+}
+
+
+@pytest.mark.parametrize(("content", "kind"), FILES.values(), ids=FILES)
+def test_every_media_type_is_imported(
+    client: httpx.Client, read: Callable[[], Rows], content: bytes, kind: str
+) -> None:
+    assert_imported(send(client, content, kind), created=1)
+    assert read() == [(1, "Ananya", "CSE", 8.9)]
+
+
+@pytest.mark.parametrize(("content", "_kind"), FILES.values(), ids=FILES)
+def test_content_of_a_form_decides(client: httpx.Client, read: Callable[[], Rows], content: bytes, _kind: str) -> None:
+    """Windows says `application/vnd.ms-excel` for CSV."""
+    for number, kind in enumerate(("application/vnd.ms-excel", "application/octet-stream", ""), 1):
+        assert_imported(
+            upload(client, content, "students.csv", kind, match="none"), created=1, duplicates=min(1, number - 1)
+        )
+    assert read() == [(number, "Ananya", "CSE", 8.9) for number in (1, 2, 3)]
+
+
+def test_charset_of_the_query_comes_first(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    """Then that of the Content-Type; a byte order mark comes before both."""
+    content = f"{HEADER}José,Ökologie,9\r\n"
+    latin = content.encode("windows-1252")
+    assert_imported(send(client, latin, f"{CSV}; charset=windows-1252"), created=1)
+    assert_imported(send(client, latin, f"{CSV}; charset=utf-8", charset="windows-1252"), created=1, duplicates=1)
+    assert_imported(send(client, content.encode("utf-8-sig"), CSV, charset="windows-1252"), created=1, duplicates=2 - 1)
+    assert_imported(upload(client, latin, "a.csv", CSV, charset="windows-1252"), created=1, duplicates=1)
+    response = send(client, latin)
+    assert (response.status_code, response.json()["title"]) == (422, "Unprocessable Content")
+    assert read() == [(number, "José", "Ökologie", 9.0) for number in (1, 2, 3, 4)]
+
+
+UNREADABLE = {
+    "empty": (b"", CSV, "The file is empty; expected a header with name, department, cgpa"),
+    "no header": (
+        b"Grades of 2026\n",
+        CSV,
+        (
+            "Row 1 is not a header with the columns name, department, cgpa and perhaps id: it lacks name, department, "
+            "cgpa and has “Grades of 2026”. Nothing may stand above the header"
+        ),
+    ),
+    "one of ours twice": (
+        b"name,department,cgpa,Name\n",
+        CSV,
+        "The column name is there twice; remove or rename one of them",
+    ),
+    "unknown charset": (
+        HEADER.encode(),
+        f"{CSV}; charset=klingon",
+        "The charset 'klingon' is not known; expected one such as utf-8 or windows-1252",
+    ),
+    "no workbook": (
+        b"PK",
+        XLSX,
+        "The file is not what its media type says: a workbook has to be sent as one",
+    ),
+    "JSON cut off": (b'[{"id": 1, "cgpa": 9}', JSON, "After element 1: the JSON array is not closed"),
+}
+
+
+@pytest.mark.parametrize(("content", "kind", "detail"), UNREADABLE.values(), ids=UNREADABLE)
+def test_file_that_cannot_be_read_is_a_422(
+    stored: httpx.Client, read: Callable[[], Rows], content: bytes, kind: str, detail: str
+) -> None:
+    for accept in ("*/*", "text/csv"):
+        response = send(stored, content, kind, headers={"Accept": accept})
+        assert (response.status_code, response.json()) == (422, make_problem(422, "Unprocessable Content", detail))
+        assert response.headers["Content-Type"] == "application/problem+json"
+    assert read() == STORED
+
+
+KINDS = f"{CSV}, {NDJSON}, {JSON}, {XLSX}, multipart/form-data"
+EXPECTED = f"Expected a file with Content-Type: {KINDS}; no Content-Encoding"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/vnd.ms-excel"},
+        {"Content-Type": ""},
+        {},
+        {"Content-Type": CSV, "Content-Encoding": "gzip"},
+    ],
+)
+def test_other_media_types_are_a_415(client: httpx.Client, read: Callable[[], Rows], headers: dict[str, str]) -> None:
+    response = client.post("/students/import", content=f"{HEADER}x,y,1\r\n".encode(), headers=headers)
+    assert response.status_code == 415
+    assert response.json() == make_problem(415, "Unsupported Media Type", EXPECTED)
+    assert read() == []
+
+
+def test_old_workbook_is_a_415(client: httpx.Client) -> None:
+    ole = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512)
+    detail = (
+        "The file is encrypted, or a spreadsheet of the old format (.xls); "
+        "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
+    )
+    for response in (
+        send(client, ole, XLSX),
+        send(client, ole),
+        upload(client, ole, "a.xls", "application/vnd.ms-excel"),
+    ):
+        assert (response.status_code, response.json()) == (415, make_problem(415, "Unsupported Media Type", detail))
+
+
+@pytest.mark.parametrize(
+    "params", ["mode=some", "match=name", "dry_run=perhaps", "dry-run=true", "mode=all&mode=valid", "format=csv"]
+)
+def test_impossible_query_is_a_400(stored: httpx.Client, read: Callable[[], Rows], params: str) -> None:
+    name = params.partition("=")[0]
+    response = stored.post(f"/students/import?{params}", content=f"{HEADER}x,y,1\r\n", headers={"Content-Type": CSV})
+    problem = response.json()
+    assert (response.status_code, response.headers["Content-Type"]) == (400, "application/problem+json")
+    assert (problem["status"], problem["title"], name in problem["detail"]) == (400, "Bad Request", True)
+    assert read() == STORED
+
+
+FORM_ERROR = "Expected a form with one file, in the part named file"
+FORMS: dict[str, Any] = {
+    "no file": {"files": {"other": ("a.csv", b"x", CSV)}},
+    "two files": {"files": [("file", ("a.csv", b"x", CSV)), ("file", ("b.csv", b"x", CSV))]},
+    "text": {"files": {"file": (None, b"x")}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_form_without_one_file_is_a_400(client: httpx.Client, read: Callable[[], Rows], form: dict[str, Any]) -> None:
+    response = client.post("/students/import", **form)
+    assert (response.status_code, response.json()) == (400, make_problem(400, "Bad Request", FORM_ERROR))
+    assert read() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=b", b"x"),
+        ("multipart/form-data; boundary=b", b""),
+    ],
+)
+def test_damaged_form_is_a_400(client: httpx.Client, kind: str, body: bytes) -> None:
+    response = client.post("/students/import", content=body, headers={"Content-Type": kind})
+    assert response.status_code == 400
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+MAX_BODY = 64 * 1024 * 1024 + 64 * 1024
+
+
+def test_file_over_the_limit_is_a_413(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    """The limit is that of the file; a form may have a little around it."""
+    content = f"{HEADER}x,y,1\r\n".encode() + b" " * 64 * 1024 * 1024
+    detail = "The file is over 67108864 bytes"
+    for response in (send(client, content), upload(client, content, "a.csv", CSV)):
+        assert (response.status_code, response.json()) == (413, make_problem(413, "Content Too Large", detail))
+    assert read() == []
+
+
+def test_body_over_the_limit_is_a_413(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    """Where its length is not told, it is counted while it arrives."""
+    detail = f"The body is over {MAX_BODY} bytes"
+
+    def stream() -> Iterator[bytes]:
+        for _ in range(MAX_BODY // 65536 + 1):
+            yield b" " * 65536
+
+    for content in (b" " * (MAX_BODY + 1), stream()):
+        try:
+            response = client.post("/students/import", content=content, headers={"Content-Type": CSV})
+        except httpx.WriteError:  # the service has closed before all was sent
+            continue
+        assert (response.status_code, response.json()) == (413, make_problem(413, "Content Too Large", detail))
+    assert read() == []
+
+
+def test_rejected_rows_are_corrected_and_sent_again(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """All of them, however many, and with every problem; what was good is imported once."""
+    many = "".join(f"n{number},X,1{number}\r\n" for number in range(1500))
+    content = f"name,department,cgpa,note\r\nAna,CSE,9,\r\n'=x,ECE,11,\"a\r\nb\"\r\n,ECE,z,'@n\r\n{many}"
+    response = send(stored, content, mode="valid", headers={"Accept": "text/csv"})
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="rejected.csv"'
+    assert response.headers["Cache-Control"] == "no-store"
+    lines = list(csv.reader(io.StringIO(response.text, newline=""), strict=True))
+    assert lines[:4] == [
+        ["name", "department", "cgpa", "note", "error"],
+        ["'=x", "ECE", "11", "a\r\nb", f"cgpa: expected {CGPA}"],
+        ["", "ECE", "z", "'@n", f"name: expected {TEXT}; cgpa: expected {CGPA}"],
+        ["n1", "X", "11", "", f"cgpa: expected {CGPA}"],
+    ]
+    assert len(lines) == 1 + 2 + 1499
+    assert read() == [*STORED, (6, "Ana", "CSE", 9.0), (7, "n0", "X", 10.0)]
+    corrected = [[*line[:2], "1", *line[3:]] for line in lines[1:]]
+    corrected[1][0] = "Eve"
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([lines[0], *corrected])
+    again = send(stored, text.getvalue())
+    assert_imported(again, created=1501, ignored_columns=["note", "error"])
+    assert [row[1:] for row in read()[6:8]] == [("=x", "ECE", 1.0), ("Eve", "ECE", 1.0)]
+    assert len(read()) == 4 + 2 + 1501
+
+
+def test_rejected_rows_of_mode_all_are_a_422_file(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """Only they: the others were right, but nothing was written."""
+    response = send(stored, f"id,{HEADER}1,Ana,CSE,9\r\n4,x,y,1\r\n", headers={"Accept": "text/csv"})
+    assert (response.status_code, response.headers["Content-Type"]) == (422, "text/csv; charset=utf-8")
+    assert response.text == f"id,name,department,cgpa,error\r\n4,x,y,1,id: {UNKNOWN}\r\n"
+    assert read() == STORED
+    nothing = send(stored, f"id,{HEADER}1,Ana,CSE,9\r\n", headers={"Accept": "text/csv"})
+    assert (nothing.status_code, nothing.text) == (200, "id,name,department,cgpa,error\r\n")
+    assert read() == [(1, "Ana", "CSE", 9.0), *STORED[1:]]
+
+
+def test_cross_site_import_is_a_403(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    """A form upload needs no preflight."""
+    files = {"file": ("a.csv", f"{HEADER}x,y,1\r\n".encode(), CSV)}
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://evil.example"},
+    ):
+        response = client.post("/students/import", files=files, headers=headers)
+        assert (response.status_code, response.json()["title"]) == (403, "Forbidden")
+    assert read() == []
+    assert client.post("/students/import", files=files, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
+def test_same_key_returns_the_first_report(stored: httpx.Client, database_url: str, read: Callable[[], Rows]) -> None:
+    """After other changes and a restart too, with errors and all."""
+    first = send(stored, BAD, mode="valid", headers=KEY)
+    assert_imported(first, created=1, updated=1, rejected=4, errors=BAD_ERRORS)
+    assert stored.delete("/student/1").status_code == 200
+    assert send(stored, BAD, mode="valid", headers=KEY).text == first.text
+    with serve_database(database_url) as restarted:
+        assert send(restarted, BAD, mode="valid", headers=KEY).text == first.text
+    assert read() == [*STORED[1:], (6, "Eve", "X", 1.0)]
+
+
+def test_rejected_import_keeps_no_key(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """Nothing was written, so the corrected file may have the same key."""
+    assert_rejected(send(stored, BAD, headers=KEY), rejected=4, errors=BAD_ERRORS)
+    assert_imported(send(stored, "id,cgpa\r\n1,9\r\n", headers=KEY), updated=1)
+    assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:]]
+
+
+OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "body": (f"{HEADER}x,y,2\r\n", CSV, {}),
+    "mode": (f"{HEADER}x,y,1\r\n", CSV, {"mode": "valid"}),
+    "match": (f"{HEADER}x,y,1\r\n", CSV, {"match": "none"}),
+    "dry run": (f"{HEADER}x,y,1\r\n", CSV, {"dry_run": True}),
+    "charset": (f"{HEADER}x,y,1\r\n", f"{CSV}; charset=windows-1252", {}),
+}
+REUSED = "This Idempotency-Key was used with another request; use a new one"
+
+
+@pytest.mark.parametrize(("content", "kind", "params"), OTHERS.values(), ids=OTHERS)
+def test_same_key_with_another_import_is_a_422(
+    client: httpx.Client, read: Callable[[], Rows], content: str, kind: str, params: dict[str, Any]
+) -> None:
+    assert_imported(send(client, f"{HEADER}x,y,1\r\n", headers=KEY), created=1)
+    response = send(client, content, kind, headers=KEY, **params)
+    assert (response.status_code, response.json()) == (422, make_problem(422, "Unprocessable Content", REUSED))
+    form = client.post("/students/import", files={"file": ("a.csv", f"{HEADER}x,y,1\r\n".encode(), CSV)}, headers=KEY)
+    assert (form.status_code, form.json()) == (422, make_problem(422, "Unprocessable Content", REUSED))
+    student = client.post("/student", json=ROW, headers=KEY)
+    assert (student.status_code, student.json()) == (422, make_problem(422, "Unprocessable Content", REUSED))
+    assert read() == [(1, "x", "y", 1.0)]
+
+
+def test_key_of_a_student_is_no_key_of_an_import(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    assert client.post("/student", json=ROW, headers=KEY).status_code == 201
+    response = send(client, f"{HEADER}x,y,1\r\n", headers=KEY)
+    assert (response.status_code, response.json()) == (422, make_problem(422, "Unprocessable Content", REUSED))
+    assert read() == [(1, "Ananya", "CSE", 8.9)]
+
+
+def test_second_import_while_the_first_runs_is_a_409(
+    stored: httpx.Client, read: Callable[[], Rows], locked: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    content = "id,cgpa\r\n1,9\r\n"
+    with ThreadPoolExecutor(2) as pool:
+        with locked():
+            both = [pool.submit(send, stored, content, headers=KEY) for _ in range(2)]
+            (second,), (first,) = wait(both, return_when=FIRST_COMPLETED)
+        detail = "The first request with this Idempotency-Key is still running"
+        assert (second.result().status_code, second.result().json()) == (409, make_problem(409, "Conflict", detail))
+        assert_imported(first.result(), updated=1)
+    assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:]]
+
+
+def test_reads_go_on_while_an_import_waits(
+    stored: httpx.Client, read: Callable[[], Rows], locked_for_writers: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """An import that waits for a lock is merged when it is released, and reads go on meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        with locked_for_writers():
+            importing = pool.submit(send, stored, "id,cgpa\r\n1,9\r\n")
+            for _ in range(20):
+                assert stored.get("/student/1").json()["cgpa"] == 8.9
+            assert not importing.done()
+        assert_imported(importing.result(), updated=1)
+    assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:]]
+
+
+NAMES = ["=1+1", "'=x", "''=x", "'t Hooft", "-x", "+x", "@x", "＝x", "'＝x", "'", "a,b", 'a"b', "0", "é\u200dx"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "xlsx", "ndjson"])
+def test_edit_of_one_cell_changes_that_student(
+    client: httpx.Client, query: Query, read: Callable[[], Rows], kind: str
+) -> None:
+    """And no name loses its apostrophe or becomes a formula."""
+    students = [(number, name, name[::-1] + "x", 8.9) for number, name in enumerate(NAMES, 1)]
+    store(query, students)
+    content = client.get("/students/export", params={"format": kind}).content
+    media_type = {"csv": CSV, "xlsx": XLSX, "ndjson": NDJSON}[kind]
+    assert_imported(send(client, content, media_type), unchanged=len(NAMES))
+    if kind == "xlsx":
+        workbook = openpyxl.load_workbook(io.BytesIO(content))
+        sheet = workbook.active
+        assert sheet is not None
+        sheet["D5"] = 9.25
+        workbook.save(file := io.BytesIO())
+        edited = file.getvalue()
+    else:
+        lines = content.splitlines(keepends=True)
+        at = 3 if kind == "ndjson" else 4
+        lines[at] = lines[at].replace(b"8.9", b"9.25")
+        edited = b"".join(lines)
+    assert_imported(send(client, edited, media_type), updated=1, unchanged=len(NAMES) - 1)
+    assert read() == [(*student[:3], 9.25 if student[0] == 4 else 8.9) for student in students]
+
+
+FIELDS = ("name", "department", "cgpa")
+names = st.sampled_from(["A", "a", "É"])
+departments = st.sampled_from(["X", "x"])
+grades = st.sampled_from([1.0, 2.0])
+existing = st.dictionaries(
+    st.integers(1, 6), st.tuples(st.none() | names, st.none() | departments, st.none() | grades), max_size=5
+)
+rows = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": st.none() | st.integers(1, 7),
+            "name": st.none() | names,
+            "department": st.none() | departments,
+            "cgpa": st.none() | grades,
+        },
+    ),
+    max_size=6,
+)
+Values = tuple[Any, ...]
+Model = tuple[dict[str, int], list[int], dict[int, Values], list[Values]]
+
+
+def model(stored: dict[int, Values], sent: list[dict[str, Any]], match: str, mode: str) -> Model:
+    """Import in plain Python: the counts, the rejected rows, the students by id, and those that are created."""
+    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "duplicates"), 0)
+    after, created, rejected, seen = dict(stored), [], [], set()
+    for position, row in enumerate(sent, 1):
+        given_id = row.get("id") if match == "id" else None
+        complete = all(row.get(field) is not None for field in FIELDS)
+        if given_id is None and not complete:
+            rejected.append(position)
+            continue
+        key: Any = given_id if match == "id" else (row["name"], row["department"])
+        is_twin = match != "none" and key is not None and key in seen
+        seen.add(key)
+        same = [number for number, student in stored.items() if student[:2] == (row.get("name"), row.get("department"))]
+        found = {"id": [given_id] if given_id in stored else [], "none": [], "name,department": same}[match]
+        if is_twin or len(found) > 1 or (given_id is not None and not found):
+            rejected.append(position)
+        elif not found:
+            created.append(tuple(row[field] for field in FIELDS))
+            counts["created"] += 1
+            counts["duplicates"] += bool(same)
+        else:
+            old = stored[found[0]]
+            new = tuple(row.get(field, value) for field, value in zip(FIELDS, old, strict=True))
+            if any(value is None and before is not None for value, before in zip(new, old, strict=True)):
+                rejected.append(position)
+            else:
+                after[found[0]] = new
+                counts["unchanged" if new == old else "updated"] += 1
+    counts["rejected"] = len(rejected)
+    if rejected and mode == "all":
+        return {**counts, "created": 0, "updated": 0, "duplicates": 0}, rejected, stored, []
+    return counts, rejected, after, created
+
+
+modes = st.tuples(st.sampled_from(["id", "none", "name,department"]), st.sampled_from(["all", "valid"]))
+
+
+@given(students=existing, sent=rows, modes=modes)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_import_is_what_plain_python_does(
+    other_table: httpx.Client,
+    query: Query,
+    students: dict[int, Values],
+    sent: list[dict[str, Any]],
+    modes: tuple[str, str],
+) -> None:
+    match, mode = modes
+    query("DELETE FROM students")
+    store(query, [(number, *student) for number, student in students.items()])
+    counts, rejected, after, created = model(students, sent, match, mode)
+    dry = send(other_table, json.dumps(sent), JSON, match=match, mode=mode, dry_run=True)
+    assert query(SELECT) == sorted((number, *student) for number, student in students.items())
+    response = send(other_table, json.dumps(sent), JSON, match=match, mode=mode)
+    assert response.status_code == dry.status_code == (422 if rejected and mode == "all" else 200)
+    report = response.json()
+    assert {name: report[name] for name in counts} == counts
+    assert {name: dry.json()[name] for name in counts} == counts
+    assert sorted({error["row"] for error in report["errors"]}) == rejected
+    rows = query(SELECT)
+    assert rows[: len(after)] == sorted((number, *student) for number, student in after.items())
+    assert [row[1:] for row in rows[len(after) :]] == created

@@ -1,0 +1,237 @@
+"""What is staged on a connection of its own: others write meanwhile, and an abandoned one leaves nothing behind."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
+
+from litestar_app.database import Database
+from litestar_app.database.config import THREADS, TRANSFERS, AlchemyConfig
+from litestar_app.exceptions import RejectedError
+from tests.conftest import Rows
+from tests.database import create, prepare, run
+from tests.faults.ledger import wait_until
+from tests.mariadb import MariaDB, open_session
+
+Names = Callable[[], list[str]]
+
+
+@pytest.fixture
+def alchemy(database_url: str) -> Iterator[AlchemyConfig]:
+    with prepare(database_url) as alchemy:
+        yield alchemy
+
+
+@pytest.fixture
+def names(query: Callable[..., Rows]) -> Names:
+    return lambda: [name for (name,) in query("SELECT name FROM students ORDER BY id")]
+
+
+@pytest.fixture
+def open_connections(alchemy: AlchemyConfig) -> Callable[[], int]:
+    """Count the connections that this process has taken from its pool."""
+    pool: Any = alchemy.get_engine().pool
+    return pool.checkedout  # type: ignore[no-any-return]
+
+
+def stage_name(connection: Connection) -> str:
+    """Stage one student."""
+    connection.exec_driver_sql("CREATE TEMPORARY TABLE staged (name VARCHAR(100))")
+    connection.exec_driver_sql("INSERT INTO staged VALUES ('Staged')")
+    connection.commit()
+    return "staged"
+
+
+def merge(session: Session) -> int:
+    """Make a student of what is staged on this connection."""
+    statement = "INSERT INTO students (name, department, cgpa) SELECT name, 'CSE', 8.9 FROM staged"
+    session.execute(text(statement))
+    return 1
+
+
+def test_others_write_while_one_is_staged(alchemy: AlchemyConfig, names: Names) -> None:
+    """They are committed before it is merged, and so is what is written while it waits to be merged."""
+    is_staging, may_end = threading.Event(), threading.Event()
+
+    def work(connection: Connection) -> str:
+        result = stage_name(connection)
+        is_staging.set()
+        assert may_end.wait(30)
+        return result
+
+    async def main(database: Database) -> None:
+        async def import_staged() -> Any:
+            async with database.stage(work) as (connection, result):
+                assert result == "staged"
+                assert await database.write(create("B")) == "B"
+                return await database.write(merge, connection)
+
+        importing = asyncio.create_task(import_staged())
+        await asyncio.to_thread(is_staging.wait, 30)
+        assert await database.write(create("A")) == "A"
+        may_end.set()
+        assert await importing == 1
+        assert await database.write(create("C")) == "C"
+
+    run(alchemy, main)
+    assert names() == ["A", "B", "Staged", "C"]
+
+
+def test_failure_in_staging_is_raised(alchemy: AlchemyConfig, names: Names) -> None:
+    def work(connection: Connection) -> str:
+        stage_name(connection)
+        raise ZeroDivisionError
+
+    async def main(database: Database) -> None:
+        for _ in range(2 * TRANSFERS):
+            with pytest.raises(ZeroDivisionError):
+                async with database.stage(work):
+                    pytest.fail("it was not staged")
+        async with database.stage(stage_name) as (connection, _):
+            assert await database.write(merge, connection) == 1
+
+    run(alchemy, main)
+    assert names() == ["Staged"]
+
+
+def test_abandoned_staging_leaves_nothing_behind(
+    alchemy: AlchemyConfig, names: Names, open_connections: Callable[[], int]
+) -> None:
+    """Its connection is closed by the thread, whenever that ends; the thread takes the next one."""
+    is_staging, may_end = threading.Semaphore(0), threading.Event()
+
+    def work(connection: Connection) -> None:
+        stage_name(connection)
+        is_staging.release()
+        assert may_end.wait(30)
+
+    async def main(database: Database) -> None:
+        async def import_staged(work: Callable[[Connection], Any]) -> Any:
+            async with database.stage(work) as (connection, _):
+                return await database.write(merge, connection)
+
+        await database.write(create("A"))
+        before = open_connections()
+        for _ in range(TRANSFERS):
+            importing = asyncio.create_task(import_staged(work))
+            await asyncio.to_thread(is_staging.acquire, timeout=30)
+            importing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await importing
+        may_end.set()
+        for _ in range(TRANSFERS):
+            assert await import_staged(stage_name) == 1
+        await asyncio.to_thread(wait_until, lambda: open_connections() <= before, "as few connections as before")
+
+    run(alchemy, main)
+    assert names() == ["A"] + ["Staged"] * TRANSFERS
+
+
+def test_cancelled_merge_that_has_begun_is_whole(alchemy: AlchemyConfig, names: Names) -> None:
+    """Its connection stays open until it is committed, and the event loop goes on meanwhile."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def merge_slowly(session: Session) -> int:
+        merged = merge(session)
+        has_begun.set()
+        assert may_end.wait(30)
+        return merged + merge(session)
+
+    async def main(database: Database) -> None:
+        async def import_staged() -> Any:
+            async with database.stage(stage_name) as (connection, _):
+                return await database.write(merge_slowly, connection)
+
+        importing = asyncio.create_task(import_staged())
+        await asyncio.to_thread(has_begun.wait, 30)
+        importing.cancel()
+        done, _ = await asyncio.wait([importing], timeout=0.1)
+        assert not done
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await importing
+        assert names() == ["Staged", "Staged"]
+        assert await database.write(create("B")) == "B"
+
+    run(alchemy, main)
+
+
+def test_cancelled_merge_that_waits_is_dropped(alchemy: AlchemyConfig, names: Names) -> None:
+    """It had its turn after a write that holds every writer."""
+    has_begun, may_end = threading.Semaphore(0), threading.Event()
+
+    def block(_session: Session) -> None:
+        has_begun.release()
+        assert may_end.wait(30)
+
+    async def main(database: Database) -> None:
+        async with database.stage(stage_name) as (connection, _):
+            count = 1 if database._group_commit else THREADS  # noqa: SLF001
+            blocking = [asyncio.create_task(database.write(block)) for _ in range(count)]
+            for _ in range(count):
+                await asyncio.to_thread(has_begun.acquire, timeout=30)
+            merging = asyncio.create_task(database.write(merge, connection))
+            await asyncio.sleep(0.01)
+            merging.cancel()
+            await asyncio.sleep(0.01)
+            may_end.set()
+            with pytest.raises(asyncio.CancelledError):
+                await merging
+            await asyncio.gather(*blocking)
+            with pytest.raises(RejectedError):
+                await database.write(decline, connection)
+
+    def decline(_session: Session) -> None:
+        raise RejectedError
+
+    run(alchemy, main)
+    assert names() == []
+
+
+def test_merge_in_a_conflict_is_run_again_as_a_whole(
+    mysql_url: str, mariadb: MariaDB, mysql_query: Callable[..., Rows]
+) -> None:
+    """On MariaDB another transaction may hold what the merge needs, and wait for what the merge holds."""
+    attempts: list[int] = []
+    with prepare(mysql_url) as alchemy:
+        mysql_query("INSERT INTO students VALUES (1, 'A', 'CSE', 1), (2, 'B', 'CSE', 1)")
+        may_go = threading.Event()
+
+        def cross() -> None:
+            """Lock what the merge will need, then what it has locked, with more to undo than it has."""
+            hold = "UPDATE students SET cgpa = 3 WHERE id = 2"
+            with open_session(mariadb, mysql_url, hold) as session, session.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO students (name, department, cgpa) SELECT 'X', 'Y', seq % 10 FROM seq_1_to_500"
+                )
+                is_held.set()
+                assert may_go.wait(30)
+                cursor.execute("UPDATE students SET cgpa = 3 WHERE id = 1")
+                session.commit()
+
+        def merge_both(session: Session) -> int:
+            attempts.append(len(attempts))
+            merge(session)
+            session.execute(text("UPDATE students SET cgpa = 2 WHERE id = 1"))
+            may_go.set()
+            session.execute(text("UPDATE students SET cgpa = 2 WHERE id = 2"))
+            return len(attempts)
+
+        async def main(database: Database) -> None:
+            async with database.stage(stage_name) as (connection, _):
+                assert await database.write(merge_both, connection) == 2
+
+        is_held = threading.Event()
+        other = threading.Thread(target=cross)
+        other.start()
+        assert is_held.wait(30)
+        run(alchemy, main)
+        other.join()
+    assert attempts == [0, 1]
+    assert mysql_query("SELECT cgpa FROM students WHERE id < 3") == [(2.0,), (2.0,)]
+    assert mysql_query("SELECT COUNT(*) FROM students WHERE name = 'Staged'") == [(1,)]
+    assert mysql_query("SELECT COUNT(*) FROM students WHERE name = 'X'") == [(500,)]

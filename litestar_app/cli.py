@@ -246,7 +246,7 @@ async def _export(database: "Database", listing: "Listing", kind: "Format", out:
     from litestar_app.transfer.export import export  # noqa: PLC0415
 
     progress = Progress("written", is_shown=not out.isatty())
-    total = rows = 0
+    total, rows = 0, -1 if kind == "csv" else 0  # the header is no row
     if progress.is_shown and kind != "xlsx":
         ((total,),) = await database.fetch(select_count(listing.filters), {}, short=False)
     async with contextlib.aclosing(export(database, listing, kind)) as parts:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import rich_click as click
 
@@ -223,14 +223,21 @@ def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
     async def run(database: "Database") -> "Report":
         return await ImportService(database).import_file(file, options, report_progress=report_progress)
 
-    # the process ends at once, and with it the transaction: to wait for the thread would be to wait for its COMMIT
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    def interrupt(*_: object) -> None:
+        """End at once, and with the process its transaction: to wait for the thread would be to wait for COMMIT."""
+        if progress.is_shown:
+            os.write(sys.stderr.fileno(), b"\n")
+        os._exit(INTERRUPTED)
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.default_int_handler:  # else the process runs in the background, and is not to be ended
+        signal.signal(signal.SIGINT, interrupt)
     try:
         return _run(run), True
     except ImportRejectedError as error:
         return error.report, False
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, previous)
         progress.end()
 
 
@@ -239,7 +246,7 @@ async def _export(database: "Database", listing: "Listing", kind: "Format", out:
     from litestar_app.transfer.export import export  # noqa: PLC0415
 
     progress = Progress("written", is_shown=not out.isatty())
-    total = rows = 0
+    total, rows = 0, -1 if kind == "csv" else 0  # the header is no row
     if progress.is_shown and kind != "xlsx":
         ((total,),) = await database.fetch(select_count(listing.filters), {}, short=False)
     async with contextlib.aclosing(export(database, listing, kind)) as parts:
@@ -281,22 +288,17 @@ def _failures() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain at its end
         sys.exit(BROKEN_PIPE)
-    except OSError as error:
-        _fail(error)
     except click.ClickException:
         raise
     except Exception as error:
-        from litestar_app.exceptions import DatabaseUnavailableError, StudentRecordsError  # noqa: PLC0415
+        from litestar_app.exceptions import StudentRecordsError  # noqa: PLC0415  heavy
+        from litestar_app.http.problems import PROBLEMS  # noqa: PLC0415
 
-        if isinstance(error, DatabaseUnavailableError):
-            _fail(f"the database is locked, full or unreachable: {error}")
-        if isinstance(error, StudentRecordsError):
-            _fail(error)
-        raise
-
-
-def _fail(reason: object) -> NoReturn:
-    sys.exit(f"student-records: {reason}")
+        if not isinstance(error, (StudentRecordsError, OSError)):
+            raise
+        details = (PROBLEMS[kind][1] for kind in type(error).__mro__ if kind in PROBLEMS)
+        reason = ": ".join(filter(None, [next(details, ""), str(error)]))
+        sys.exit(f"student-records: {' '.join(reason.split())}")
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ def test_installed_package_serves(tmp_path: Path) -> None:
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True, env=environment)
     install = [uv, "pip", "install", "-q", "--python", str(python), *map(str, tmp_path.glob("*.whl"))]
     subprocess.run(install, check=True, env=environment)
+    help_page = subprocess.run([python.with_name("litestar"), "students", "--help"], check=True, capture_output=True)
+    assert b"seed" in help_page.stdout
     with Service(tmp_path, python=str(python)) as service:
         assert service.client.post("/student", json=ANANYA).status_code == 201
         assert service.client.get("/docs").status_code == service.client.get("/openapi.json").status_code == 200

@@ -80,8 +80,9 @@ REPORT = Report(dry_run=False, rejected=1, errors=[ImportProblem(7, "cgpa", "11"
 
 
 class Rejection(Report, kw_only=True):
-    """A problem document (RFC 9457) with the members of a report."""
+    """A problem document (RFC 9457) with the members of a report, where a row and not the whole file is wrong."""
 
+    dry_run: Annotated[bool, Meta(description="whether nothing was to be written", examples=[False])] = False
     type: Annotated[str, Meta(examples=["about:blank"])]
     title: Annotated[str, Meta(examples=["Unprocessable Content"])]
     status: Annotated[int, Meta(examples=[422])]
@@ -100,7 +101,8 @@ class ImportOperation(Operation):
     def __post_init__(self) -> None:
         text = Schema(type=OpenAPIType.STRING)
         student = "name,department,cgpa\r\nAnanya,CSE,8.9\r\n"
-        array = '[{"name": "Ananya", "department": "CSE", "cgpa": 8.9}]'
+        ananya = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
+        array = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.OBJECT))
         self.request_body = RequestBody(
             required=True,
             content={
@@ -112,8 +114,8 @@ class ImportOperation(Operation):
                     ),
                 ),
                 TEXT_CSV: OpenAPIMediaType(text, student),
-                NDJSON: OpenAPIMediaType(text, array[1:-1] + "\n"),
-                "application/json": OpenAPIMediaType(Schema(), array),
+                NDJSON: OpenAPIMediaType(text, msgspec.json.encode(ananya).decode() + "\n"),
+                "application/json": OpenAPIMediaType(array, [ananya]),
                 XLSX: OpenAPIMediaType(Schema(content_media_type=XLSX)),
             },
         )

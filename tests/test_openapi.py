@@ -286,7 +286,8 @@ BAD_BODIES = {
 }
 CSV = {"Content-Type": "text/csv"}
 FILE = "name,department,cgpa\n" + "x,y,1\n" * 5 + "x,y,11\n"
-BAD_FILES: dict[str, tuple[str, dict[str, Any]]] = {
+IMPORTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "200": ("?dry_run=true", {"headers": CSV, "content": "name,department,cgpa\nBoris,ECE,7.4\n"}),
     "400": ("?mode=some", {"headers": CSV, "content": FILE}),
     "403": ("", {"headers": {**CSV, "Sec-Fetch-Site": "cross-site"}, "content": FILE}),
     "415": ("", {"headers": {"Content-Type": "text/plain"}, "content": FILE}),
@@ -312,10 +313,7 @@ RESPONSES = [
     ("delete_student 412", "DELETE /student/1", {"headers": OLD}),
     ("update_student 412", "PUT /student/1", {"headers": OLD, "content": BODY}),
     ("patch_student 412", "PATCH /student/1", {"headers": OLD, "content": BODY}),
-    *(
-        (f"import_students {status}", f"POST /students/import{q}", options)
-        for status, (q, options) in BAD_FILES.items()
-    ),
+    *((f"import_students {status}", f"POST /students/import{q}", options) for status, (q, options) in IMPORTS.items()),
     *((f"create_student {status}", "POST /student", options) for status, options in BAD_BODIES.items()),
     *((f"update_student {status}", "PUT /student/1", options) for status, options in BAD_BODIES.items()),
     *((f"patch_student {status}", "PATCH /student/1", options) for status, options in BAD_BODIES.items()),

@@ -36,7 +36,7 @@ from litestar_app.students.listing import create_listing
 from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
 from litestar_app.transfer.imports import ImportOptions, ImportService, Mode, write_rejected_rows
-from litestar_app.transfer.schemas import ImportProblem, Report
+from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem, Report
 
 READ = [HttpMethod.GET, HttpMethod.HEAD]
 TEXT_CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -77,6 +77,11 @@ EXAMPLES = {
 
 
 REPORT = Report(dry_run=False, rejected=1, errors=[ImportProblem(7, "cgpa", "11", "expected a number from 0 to 10")])
+
+
+DRY_RUN = Report(
+    dry_run=True, created=1, changes=[ImportChange(2, None, None, ImportedStudent(None, "Boris", "ECE", 7.4))]
+)
 
 
 class Rejection(Report, kw_only=True):
@@ -174,8 +179,13 @@ class TransferController(Controller):
         operation_class=ImportOperation,
         request_max_body_size=MAX_FILE_BYTES + MAX_FORM_BYTES,
         summary="Import students",
-        response_description="What the import did",
         responses={
+            200: ResponseSpec(
+                Report,
+                description="What the import did",
+                examples=[Example(value=DRY_RUN)],
+                generate_examples=False,
+            ),
             **problem_responses(400, 403, 409, 413, 415, details=IMPORT_DETAILS),
             422: ResponseSpec(
                 Rejection,

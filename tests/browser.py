@@ -45,7 +45,7 @@ def find(place: webdriver.Chrome | WebElement, selector: str) -> WebElement:
 
 
 def execute(operation: WebElement, file: Path | None = None) -> tuple[str, str]:
-    """Expand an operation of the page and execute its example, or a file; return the response's status and body."""
+    """Expand an operation of the page and execute its example, or with a file; return the status and the body."""
     find(operation, ".opblock-summary-control").click()
     if file is not None:
         find(operation, "input[type=file]").send_keys(str(file))

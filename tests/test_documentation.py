@@ -33,7 +33,7 @@ def test_sessions_show_what_a_user_sees(page: Path, tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         for command, shown in steps:
             run = re.sub(r"\bcurl\b", "curl -sS", command).replace("http://127.0.0.1:8000", service.url)
-            seen = subprocess.run(["bash", "-c", run], check=True, capture_output=True, text=True)
+            seen = subprocess.run(["bash", "-c", run], cwd=tmp_path, check=True, capture_output=True, text=True)
             assert (seen.stderr, normalise(seen.stdout)) == ("", normalise(shown)), command
 
 

@@ -1,7 +1,6 @@
 """The routes of import and export."""
 
 import asyncio
-import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
@@ -37,7 +36,7 @@ from litestar_app.students.listing import create_listing
 from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
 from litestar_app.transfer.imports import ImportOptions, ImportService, Mode, write_rejected_rows
-from litestar_app.transfer.schemas import ImportProblem, Report
+from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem, Report
 
 READ = [HttpMethod.GET, HttpMethod.HEAD]
 TEXT_CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -81,9 +80,15 @@ RULE = "expected a number from 0 to 10"
 REPORT = Report(rejected=1, errors=[ImportProblem(7, "cgpa", "11", RULE)])
 
 
-class Rejection(Report, kw_only=True):
-    """A problem document (RFC 9457) with the members of a report."""
+DRY_RUN = Report(
+    dry_run=True, created=1, changes=[ImportChange(2, None, None, ImportedStudent(None, "Boris", "ECE", 7.4))]
+)
 
+
+class Rejection(Report, kw_only=True):
+    """A problem document (RFC 9457) with the members of a report, where a row and not the whole file is wrong."""
+
+    dry_run: Annotated[bool, Meta(description="whether nothing was to be written", examples=[False])] = False
     type: Annotated[str, Meta(examples=["about:blank"])]
     title: Annotated[str, Meta(examples=["Unprocessable Content"])]
     status: Annotated[int, Meta(examples=[422])]
@@ -101,8 +106,9 @@ class ImportOperation(Operation):
 
     def __post_init__(self) -> None:
         text = Schema(type=OpenAPIType.STRING)
-        table = "name,department,cgpa\r\nAnanya,CSE,8.9\r\n"
-        student = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
+        student = "name,department,cgpa\r\nAnanya,CSE,8.9\r\n"
+        ananya = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
+        array = Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.OBJECT))
         responses = cast("dict[str, OpenAPIResponse]", self.responses)
         for status in ("200", "422"):
             content = cast("dict[str, OpenAPIMediaType]", responses[status].content)
@@ -117,11 +123,9 @@ class ImportOperation(Operation):
                         required=["file"],
                     ),
                 ),
-                TEXT_CSV: OpenAPIMediaType(text, table),
-                NDJSON: OpenAPIMediaType(text, f"{json.dumps(student)}\n"),
-                "application/json": OpenAPIMediaType(
-                    Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.OBJECT)), [student]
-                ),
+                TEXT_CSV: OpenAPIMediaType(text, student),
+                NDJSON: OpenAPIMediaType(text, msgspec.json.encode(ananya).decode() + "\n"),
+                "application/json": OpenAPIMediaType(array, [ananya]),
                 XLSX: OpenAPIMediaType(Schema(content_media_type=XLSX)),
             },
         )
@@ -180,8 +184,13 @@ class TransferController(Controller):
         operation_class=ImportOperation,
         request_max_body_size=MAX_FILE_BYTES + MAX_FORM_BYTES,
         summary="Import students",
-        response_description="What the import did",
         responses={
+            200: ResponseSpec(
+                Report,
+                description="What the import did",
+                examples=[Example(value=DRY_RUN)],
+                generate_examples=False,
+            ),
             **problem_responses(400, 403, 409, 413, 415, details=IMPORT_DETAILS),
             422: ResponseSpec(
                 Rejection,
@@ -201,7 +210,7 @@ class TransferController(Controller):
         match: MatchName = "id",
         charset: Charset = None,
         idempotency_key: IdempotencyKey = None,
-    ) -> Response[Report]:
+    ) -> Response[Any]:
         """Create and update students from a file: every row or none, or with `mode=valid` the good ones.
 
         With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.
@@ -222,14 +231,11 @@ class TransferController(Controller):
             if wants_csv:
                 content = await asyncio.to_thread(_make_rejected_file, file, options, report)
                 disposition = {"Content-Disposition": 'attachment; filename="rejected.csv"'}
-                rows: Response[Any] = Response(content, status_code=status, media_type=TEXT_CSV)
-                rows.headers.update(NO_STORE | disposition)
-                return rows
+                return Response(content, status_code=status, media_type=TEXT_CSV, headers={**NO_STORE, **disposition})
         if status == HTTPStatus.OK:
             return Response(report, headers=NO_STORE)
         rejection = msgspec.to_builtins(make_problem(status, REJECTED)) | msgspec.to_builtins(report)
-        problem: Response[Any] = Response(rejection, status_code=status, media_type=PROBLEM_JSON, headers=NO_STORE)
-        return problem
+        return Response(rejection, status_code=status, media_type=PROBLEM_JSON, headers=NO_STORE)
 
 
 def _read_content_type(request: Request[Any, Any, Any]) -> tuple[Kind | None, str | None]:

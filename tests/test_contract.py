@@ -21,6 +21,8 @@ def test_every_response_is_documented(client: httpx.Client, tmp_path: Path) -> N
         post = document["paths"][path]["post"]
         # made up, it is sent again with another body, which is rightly rejected; test_idempotency.py has its tests
         post["parameters"] = [p for p in post["parameters"] if p["name"] != "Idempotency-Key"]
+    # which schemathesis cannot write; test_import.py has its tests
+    del document["paths"]["/students/import"]["post"]["requestBody"]["content"]["application/x-ndjson"]
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     command: list[str | Path] = [
         Path(sys.executable).with_name("schemathesis"),

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
 from litestar_app.database.config import THREADS, TRANSFERS, AlchemyConfig
+from litestar_app.database.reads import Reader
 from litestar_app.exceptions import RejectedError
 from tests.conftest import Rows
 from tests.database import create, prepare, run
@@ -235,3 +236,15 @@ def test_merge_in_a_conflict_is_run_again_as_a_whole(
     assert mysql_query("SELECT cgpa FROM students WHERE id < 3") == [(2.0,), (2.0,)]
     assert mysql_query("SELECT COUNT(*) FROM students WHERE name = 'Staged'") == [(1,)]
     assert mysql_query("SELECT COUNT(*) FROM students WHERE name = 'X'") == [(500,)]
+
+
+def test_interrupt_of_what_has_ended_does_nothing(alchemy: AlchemyConfig) -> None:
+    """It comes from a thread of its own, when the connection may have been closed."""
+    reader = Reader(alchemy.get_engine(), {}, alchemy.file)
+    reader.interrupt()
+    driver = reader.connect().connection.dbapi_connection
+    assert driver is not None
+    driver.close()
+    reader.interrupt()
+    reader.close()
+    reader.interrupt()

@@ -55,7 +55,15 @@ def run_with_one_thread(main: Callable[[WorkerThreads[Resource]], Coroutine[Any,
     try:
         asyncio.run(asyncio.wait_for(main(threads), 60))
     finally:
-        threads.stop(time.monotonic() + 10)
+        stop(threads)
+
+
+def stop(threads: WorkerThreads[Any], seconds: float = 10) -> None:
+    """Stop threads, and wait for them."""
+    threads.stop()
+    deadline = time.monotonic() + seconds
+    while threads.is_running and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def named(*prefixes: str) -> list[str]:
@@ -103,7 +111,7 @@ def test_stop_rejects_waiting_work_and_ends_the_rest(blocker: Blocker) -> None:
         waiting = asyncio.ensure_future(threads.run(begun.append))
         await asyncio.to_thread(blocker.begun.wait, 30)
         threading.Timer(0.2, blocker.release.set).start()
-        threads.stop(time.monotonic() + 30)
+        stop(threads, 30)
         assert await running == "released"
         for rejected in (waiting, threads.run(begun.append)):
             with pytest.raises(DatabaseUnavailableError, match="stopping"):
@@ -119,7 +127,7 @@ def test_stop_leaves_hung_work_behind(blocker: Blocker) -> None:
     async def main() -> None:
         hung = asyncio.ensure_future(threads.run(blocker))
         await asyncio.to_thread(blocker.begun.wait, 30)
-        threads.stop(time.monotonic() + 0.2)
+        stop(threads, 0.2)
         assert named("hung-") == ["hung-0"]
         hung.cancel()
 
@@ -167,7 +175,7 @@ def test_work_that_waits_too_long_is_given_up(blocker: Blocker) -> None:
     try:
         asyncio.run(asyncio.wait_for(main(), 60))
     finally:
-        threads.stop(time.monotonic() + 10)
+        stop(threads)
     assert begun == []
 
 

@@ -180,7 +180,11 @@ class Database:
                 self._group_commit.stop()
                 await asyncio.wait([groups], timeout=self.timeouts.close)
             for threads in self._all_threads:
-                threads.stop(deadline)
+                threads.stop()
+            running: tuple[WorkerThreads[Any], ...] = self._all_threads
+            while running and time.monotonic() < deadline:
+                await asyncio.sleep(0.005)  # in which requests that are cancelled let go of their threads
+                running = tuple(threads for threads in running if threads.is_running)
             if self._loop_reader is not None:
                 self._loop_reader.close()
             if self._file is not None:

@@ -82,17 +82,19 @@ class WorkerThreads(Generic[R]):
             raise outcome
         return outcome
 
-    def stop(self, deadline: float) -> None:
-        """Reject the work that has not begun, and wait until the deadline (`time.monotonic`) for what has."""
+    @property
+    def is_running(self) -> bool:
+        """Tell whether a thread has not ended yet."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """Reject the work that has not begun, and let each thread end after what it does."""
         self._is_open = False
         with contextlib.suppress(Empty):
             while (job := self._queue.get_nowait()) is not None:
                 job.resolve(DatabaseUnavailableError("the service is stopping"))
         for _ in self._threads:
             self._queue.put(None)
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(0, deadline - time.monotonic()))
 
     def _run(self, make: Callable[[], R]) -> None:
         resource = make()

@@ -43,7 +43,14 @@ class Download(ASGIStreamingResponse):
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         """Send the parts; log why they end too soon."""
+        try:
+            await self._send_parts(send, receive)
+        except asyncio.CancelledError:  # of the server, which stops and has waited long enough
+            logger.warning("%s: the file ends incomplete: the service is stopping", self._path)
+        finally:
+            await self._parts.aclose()
 
+    async def _send_parts(self, send: Send, receive: Receive) -> None:
         async def send_in_time(message: HTTPSendMessage) -> None:
             async with asyncio.timeout(self._send_timeout):
                 await send(message)
@@ -54,8 +61,6 @@ class Download(ASGIStreamingResponse):
             logger.warning("%s: the client has read nothing for %s s", self._path, self._send_timeout)
         except* StudentRecordsError as errors:
             logger.warning("%s: the file ends incomplete: %s", self._path, errors.exceptions[0])
-        finally:
-            await self._parts.aclose()
 
 
 async def begin(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -134,3 +134,19 @@ def test_lock_that_is_never_released_ends_in_time(service: Service, query: Calla
         for write in writes:
             assert_is_problem(write.result(), 503, UNAVAILABLE)
     assert query(STUDENTS) == before
+
+
+def test_export_that_nobody_reads_ends_with_the_service(tmp_path: Path, sqlite_path: Path) -> None:
+    """Its thread too, and without a traceback."""
+    with Service(tmp_path, DATABASE_URL=f"sqlite:///{sqlite_path}") as service:
+        with closing(sqlite3.connect(sqlite_path)) as connection, connection:
+            rows = [("x" * 100, "CSE", 8.9)] * 300_000
+            connection.executemany("INSERT INTO students (name, department, cgpa) VALUES (?, ?, ?)", rows)
+        with socket.create_connection(("127.0.0.1", service.port)) as deaf:
+            deaf.sendall(b"GET /students/export HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            time.sleep(1)  # in which what it does not read fills the buffers
+            began = time.monotonic()
+            service.stop()
+            assert time.monotonic() - began < SHUTDOWN_TIMEOUT + MARGIN
+        assert "/students/export: the file ends incomplete: the service is stopping" in service.log()
+        assert "Traceback" not in service.log()

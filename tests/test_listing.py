@@ -189,6 +189,19 @@ def test_links_lead_on_where_the_boundary_has_gone(client: httpx.Client) -> None
     assert (before.json(), [*before.links]) == ([], ["first"])
 
 
+def test_walk_passes_nulls(database_url: str, query: Callable[..., Rows]) -> None:
+    """They come last descending, and a page may end among them."""
+    query(f"CREATE TABLE students {NULLABLE[database_url[:5]]}")
+    for name in ("A", None, None, "B", None):
+        query("INSERT INTO students (name) VALUES (?)", name)
+    with serve_database(database_url) as client:
+        for first in ("/students?sort=-name&limit=1", "/students?sort=-name,department&limit=2"):
+            names = [row["name"] for page in walk(client, first, "next") for row in page]
+            assert names == ["B", "A", None, None, None]
+            back = [*walk(client, find_last(client, first), "prev")]
+            assert [row["name"] for page in reversed(back) for row in page] == names
+
+
 def test_links_keep_what_was_asked_for(client: httpx.Client) -> None:
     """But for the limit, which may change from page to page."""
     for name in ("a&b", "c"):

@@ -223,6 +223,11 @@ def test_value_that_does_not_fit_is_a_422(mysql_url: str, mysql_query: Callable[
         assert client.get("/students").json() == []
 
 
+def test_index_that_cannot_be_created_is_rejected(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
+    query_file("CREATE TABLE ix_students_name (id INTEGER)")
+    assert reject(sqlite_url).endswith("cannot be used: there is already a table named ix_students_name")
+
+
 def test_missing_index_is_created(database_url: str, query: Callable[..., Rows]) -> None:
     drop = "DROP INDEX ix_idempotency_keys_created_at"
     for _ in range(2):

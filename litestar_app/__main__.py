@@ -6,6 +6,7 @@ if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most o
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import copy
+import logging
 import socket
 import sys
 from multiprocessing import resource_tracker
@@ -13,11 +14,15 @@ from multiprocessing import resource_tracker
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from litestar_app.app import create_app
 from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.sqlite import identify
 from litestar_app.exceptions import SettingsError
 from litestar_app.settings import Settings
+
+logger = logging.getLogger("litestar_app")
 
 SHUTDOWN_TIMEOUT = 28
 """Seconds that requests in flight may take after SIGTERM; what they need at most while a MySQL server hangs."""
@@ -51,18 +56,19 @@ def serve() -> None:
         log_level=settings.log_level,
         log_config=_make_log_config(settings),
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+        ws="none",
     )
     try:
-        _run(config)
+        _run(config, alchemy.file.path if alchemy.file is not None else None)
     except SystemExit:  # of uvicorn, which has logged why: the port was taken meanwhile, or the lifespan failed
         sys.exit(1)
 
 
-def _run(config: uvicorn.Config) -> None:
+def _run(config: uvicorn.Config, database: str | None) -> None:
     if config.should_reload:
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]).run()
     elif config.workers > 1:
-        supervisor = Supervisor(config, sockets=[config.bind_socket()])
+        supervisor = Supervisor(config, [config.bind_socket()], database)
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             sys.exit(STARTUP_FAILURE)
@@ -71,7 +77,33 @@ def _run(config: uvicorn.Config) -> None:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's own, which keeps the port open until its workers have ended; nobody would respond to new requests."""
+    """uvicorn's own, which keeps the port open until its workers have ended; nobody would respond to new requests.
+
+    It also stops for good where a worker that replaces another does not start, as while a MySQL server is away.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], database: str | None) -> None:
+        """Take the path of the SQLite file, if it is one."""
+        super().__init__(config, sockets)
+        self._database = database
+        self._file = identify(database) if database else None
+        self._has_started = False
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that have died, but not on another file than that of the others: it would lose writes."""
+        if not self._has_started:
+            self._has_started = all(process.is_ready() for process in self.processes)
+        elif self._database and identify(self._database) != self._file:
+            if all(process.exitcode is not None for process in self.processes):
+                logger.error("%s is not the file that was opened, so no worker is replaced: stopping", self._database)
+                self.should_exit.set()
+            return  # those that are left respond 503
+        else:
+            for number, process in enumerate(self.processes):
+                if process.exitcode == STARTUP_FAILURE:  # it has said why, and waited; others may be serving
+                    self.processes[number] = Process(self.config, self.sockets)
+                    self.processes[number].start()
+        super().keep_subprocess_alive()
 
     def init_processes(self) -> None:
         """Start the workers; Ctrl-C, which a terminal sends to all processes, is left to the supervisor."""

@@ -10,9 +10,11 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.plugins import InitPlugin
 from litestar.response import Redirect
+from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Receive, Scope
 
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.exceptions import SettingsError
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
@@ -38,7 +40,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     alchemy = alchemy or create_alchemy_config(settings or Settings.from_environment())
     database = Database(alchemy, fixed=FIXED)
     students, imports = StudentService(database), ImportService(database)
-    return Litestar(
+    return StudentRecords(
         route_handlers=[
             StudentController,
             TransferController,
@@ -60,6 +62,25 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         openapi_config=create_openapi_config(version("student-records")),
         request_max_body_size=MAX_BODY_BYTES,
     )
+
+
+class StudentRecords(Litestar):
+    """A Litestar application whose start fails in one line, where the settings or the database are what is wrong."""
+
+    async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Any) -> None:
+        """Respond to the server."""
+        if scope["type"] != "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+
+        async def send_line(message: LifeSpanSendMessage) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                _, is_known, reason = message["message"].rpartition(f"{SettingsError.__name__}: ")
+                if is_known:
+                    message["message"] = f"student-records: {reason.splitlines()[0]}"
+            await send(message)
+
+        await super().__call__(scope, receive, send_line)
 
 
 class DatabasePlugin(InitPlugin):

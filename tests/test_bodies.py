@@ -49,7 +49,7 @@ INVALID = [
     ('{"id": 7, "name": "x", "department": "y", "cgpa": 1}', {"/id": UNKNOWN}),
     *((f'{{"name": "x", "department": "y", "cgpa": {number}}}', {"/cgpa": f"expected {CGPA}"})
       for number in ("1e999", "9" * 10_000, "-" + "9" * 10_000)),
-    ('{"name": "x", "department": "y", "cgpa": "1", "cgpa": 1}', {"": "Expected `float`, got `str` - at `$.cgpa`"}),
+    ('{"name": "x", "department": "y", "cgpa": "1", "cgpa": 1}', {"": "a field is given more than once"}),
     ("[]", {"": "expected an object with name, department, cgpa"}),
 ]  # fmt: skip
 

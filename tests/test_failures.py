@@ -38,11 +38,11 @@ MYSQL = {
         3024, 4031,
     ],
     Failure.REFUSED: [
-        1044, 1045, 1049, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2054, 2059, 2061, 3118, 3159, 4151,
+        1044, 1045, 1049, 1130, 1142, 1143, 1146, 1227, 1251, 1698, 1820, 1862, 2054, 2059, 2061, 3118, 3159, 4151,
     ],
     Failure.CONSTRAINT: [1048, 1062, 1216, 1217, 1364, 1451, 1452, 1526, 1644, 3819, 4025],
     Failure.VALUE: [1264, 1265, 1292, 1365, 1366, 1406, 1690],
-    Failure.DEFECT: [1054, 1064, 1146],
+    Failure.DEFECT: [1054, 1064],
 }  # fmt: skip
 LOST = {0, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
 
@@ -56,6 +56,7 @@ def sqlite_error(name: str) -> sqlite3.Error:
 CASES: list[tuple[BaseException, Failure, bool]] = [
     *((sqlite_error(name), kind, name.startswith("IOERR")) for kind, names in SQLITE.items() for name in names.split()),
     *((pymysql.err.OperationalError(n, "x"), kind, n in LOST) for kind, numbers in MYSQL.items() for n in numbers),
+    (sqlite3.OperationalError("no such table: students"), Failure.REFUSED, False),
     (pymysql.err.InterfaceError(0, ""), Failure.OUTAGE, True),
     (pymysql.err.InternalError("Packet sequence number wrong"), Failure.OUTAGE, True),
     (pymysql.err.Error("Already closed"), Failure.OUTAGE, True),

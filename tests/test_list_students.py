@@ -64,3 +64,8 @@ def test_wrong_query_is_rejected_by_name(idle_client: httpx.Client, query_string
     assert response.headers["Content-Type"] == "application/problem+json"
     detail = f"query parameter {problem}"
     assert response.json() == {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail}
+
+
+def test_long_query_is_rejected(idle_client: httpx.Client) -> None:
+    response = idle_client.get("/students?limit=1" + "&" * 8192)
+    assert (response.status_code, response.json()["detail"]) == (400, "The query is over 8192 bytes")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,7 @@ from litestar_app.exceptions import QueueTimeoutError
 from litestar_app.models import Student
 from litestar_app.students.listing import SHORT_PAGE, Listing
 from litestar_app.students.service import StudentService
+from tests.conftest import Rows
 from tests.database import prepare, run
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, UNAVAILABLE, serve_database
@@ -168,3 +169,22 @@ def test_closed_connections_are_replaced(mariadb: MariaDB, mysql_url: str) -> No
             for path in ["/student/1"] * THREADS + ["/health/ready"]:
                 assert client.get(path).status_code == 200
             mariadb.kill_sessions(mysql_url)
+
+
+def test_text_of_another_program_need_not_be_utf_8(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
+    """It is shown as far as it can be read, by the event loop and by a thread."""
+    with serve_database(sqlite_url) as client:
+        query_file("INSERT INTO students VALUES (7, CAST(X'4AF672' AS TEXT), 'CSE', 5)")
+        student = {"id": 7, "name": "J\ufffdr", "department": "CSE", "cgpa": 5.0}
+        assert client.get("/student/7").json() == student
+        assert client.get("/students").json() == client.get("/students?name=j").json() == [student]
+
+
+def test_table_that_has_gone_is_a_503(database_url: str, query: Callable[..., Rows]) -> None:
+    """Until it is there again."""
+    with serve_database(database_url) as client:
+        query("ALTER TABLE students RENAME TO others")
+        for method, path in (("GET", "/students"), ("POST", "/student"), ("GET", "/health/ready")):
+            assert_is_unavailable(client.request(method, path, json=ANANYA if method == "POST" else None))
+        query("ALTER TABLE others RENAME TO students")
+        assert client.post("/student", json=ANANYA).status_code == 201

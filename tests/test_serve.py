@@ -172,3 +172,41 @@ def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         assert_all_end(service)
         assert service.log().count("Finished server process") == 2
         service.start()
+
+
+def test_uvicorn_alone_says_in_one_line_why_it_does_not_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "uvicorn", "litestar_app.main:app", "--port", str(free_port())]
+    environment = {**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path}/missing/students.db"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+    assert "student-records: DATABASE_URL (or MYSQL_*) sqlite+pysqlite:///" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def kill_one_worker(service: Service) -> None:
+    assert service.process is not None
+    children = psutil.Process(service.process.pid).children()
+    next(child for child in children if any("spawn_main" in part for part in child.cmdline())).kill()
+
+
+def test_worker_is_not_replaced_on_another_file(tmp_path: Path, sqlite_path: Path) -> None:
+    """It would write to that one, through the log of the other workers' file; they respond 503."""
+    with Service(tmp_path, DATABASE_URL=f"sqlite:///{sqlite_path}", WORKERS=2) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        assert service.client.post("/student", json=ANANYA).status_code == 201
+        query_sqlite(sqlite_path, "VACUUM INTO ?", str(tmp_path / "backup.db"))
+        time.sleep(1.5)  # in which the supervisor has seen that all have started
+        (tmp_path / "backup.db").replace(sqlite_path)
+        kill_one_worker(service)
+        time.sleep(3)
+        assert {service.client.post("/student", json=ANANYA).status_code for _ in range(20)} == {503}
+        assert service.log().count("startup complete") == 2
+
+
+def test_worker_that_has_died_is_replaced(tmp_path: Path, sqlite_path: Path) -> None:
+    with Service(tmp_path, DATABASE_URL=f"sqlite:///{sqlite_path}", WORKERS=2) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        time.sleep(1.5)
+        kill_one_worker(service)
+        wait_until(service, lambda: service.log().count("startup complete") == 3)
+        assert service.client.post("/student", json=ANANYA).status_code == 201

@@ -143,15 +143,18 @@ def _check_rights(connection: Connection, tables: list[Table]) -> None:
 def _check_row(connection: Connection) -> None:
     """Insert a row, update it, delete it and take all of it back; SettingsError where a trigger makes it another."""
     table = cast("Table", Student.__table__)
-    given: dict[str, Any] = {"name": "a", "department": "a", "cgpa": 5.0}
+    given: dict[str, Any] = {"name": "aB é", "department": "cD é", "cgpa": 5.123456789012345}
+    changed: dict[str, Any] = {"name": "eF é", "department": "gH é", "cgpa": 5.678901234567891}
     savepoint = connection.begin_nested()
     try:
         inserted = connection.execute(insert(table).values(given)).lastrowid
         this = table.c.id == inserted
         stored = [*connection.execute(select(table).where(this))]
-        connection.execute(update(table).where(this).values(name="b"))
-        stored += [*connection.execute(select(table).where(this))]
-        if stored != [(inserted, *given.values()), (inserted, "b", "a", 5.0)] or type(stored[0][3]) is not float:
+        for values in (changed, {"cgpa": 5.0}):  # the last would be an integer in some columns of SQLite
+            connection.execute(update(table).where(this).values(values))
+            stored += [*connection.execute(select(table).where(this))]
+        expected = [(inserted, *row.values()) for row in (given, changed, changed | {"cgpa": 5.0})]
+        if stored != expected or type(stored[2][3]) is not float:
             raise SettingsError("its table students does not fit: a row is not stored as it is given")
         if connection.execute(delete(table).where(this)).rowcount != 1:
             raise SettingsError("its table students does not fit: a row is not deleted")

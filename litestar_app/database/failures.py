@@ -60,7 +60,7 @@ MYSQL = {
     ], Failure.OUTAGE),
     **dict.fromkeys([
         1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2054, 2059, 2061, 3118, 3159, 4151,  # access
-        1049,  # no such database
+        1049, 1146,  # no such database, no such table
     ], Failure.REFUSED),
     **dict.fromkeys([
         1062, 1048, 1364, 1216, 1217, 1451, 1452,  # unique, not null, no default, foreign key
@@ -80,6 +80,8 @@ def classify(error: BaseException) -> Failure:
     if isinstance(original, RetryTransactionError):
         return Failure.CONTENTION
     if isinstance(original, sqlite3.Error):
+        if "no such table" in str(original):  # which has no code of its own
+            return Failure.REFUSED
         return SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, Failure.DEFECT)
     if isinstance(original, OSError):  # of a socket, or of the file
         return Failure.OUTAGE

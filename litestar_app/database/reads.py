@@ -64,6 +64,9 @@ class Reader:
         try:
             return self._execute(statement, values)
         except Exception as error:
+            if "Could not decode to UTF-8" in str(error):  # of another program
+                self._driver.text_factory = _decode_any
+                return self._execute(statement, values)
             if classify(error) is Failure.CONTENTION:  # the connection is whole, and to open another can block
                 raise
             self.close()
@@ -123,3 +126,8 @@ class Reader:
         """Leave the connection to the caller."""
         connection, self._connection, self._driver = self._connection, None, None
         return cast("Connection", connection)
+
+
+def _decode_any(text: bytes) -> str:
+    """Decode a text that need not be UTF-8; every other one is read faster by SQLite's driver itself."""
+    return text.decode(errors="replace")

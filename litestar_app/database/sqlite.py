@@ -42,7 +42,7 @@ class DatabaseFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._log = ""
         self._opened: list[tuple[int, int] | None] = []
         self._anchor: Connection | None = None
@@ -78,15 +78,15 @@ class DatabaseFile:
             self._checked = -math.inf
             if self._is_lost.acquire(blocking=False):
                 self._report()
-            raise DatabaseFileError(f"{self._path}, its -wal or its -shm is not the file that was opened")
+            raise DatabaseFileError(f"{self.path}, its -wal or its -shm is not the file that was opened")
         self._checked = now
 
     def _identify_all(self) -> list[tuple[int, int] | None]:
-        return [_identify(path) for path in (self._path, self._log, self._log.removesuffix("-wal") + "-shm")]
+        return [identify(path) for path in (self.path, self._log, self._log.removesuffix("-wal") + "-shm")]
 
     def _save_log(self) -> None:
         """Write what the log holds into the file that was opened, wherever both are now, so that neither is needed."""
-        if self._anchor is not None and _identify(self._log) in {None, self._opened[1]}:
+        if self._anchor is not None and identify(self._log) in {None, self._opened[1]}:
             for _ in range(MAX_CHECKPOINTS):
                 _, pages, saved = self._anchor.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").one()
                 if saved == pages:
@@ -97,11 +97,12 @@ class DatabaseFile:
         logger.error(
             "%s, its -wal or its -shm was moved, replaced or deleted under the service, which responds 503 now: "
             "stop it, put the right file in place, remove its -wal and -shm, and start it again",
-            self._path,
+            self.path,
         )
 
 
-def _identify(path: str) -> tuple[int, int] | None:
+def identify(path: str) -> tuple[int, int] | None:
+    """Tell which file has a name now; None where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116  a Path costs more than the question
     except OSError:

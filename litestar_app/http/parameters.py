@@ -14,6 +14,8 @@ from litestar.params import HeaderParameter, QueryParameter
 
 from litestar_app.http.origin import reject_cross_site
 
+MAX_QUERY = 8192
+"""Bytes of a query."""
 CACHED_QUERY = 256
 """Bytes of the longest query whose check is remembered."""
 LISTS = {b"if-match", b"if-none-match"}
@@ -69,6 +71,8 @@ async def check_request(request: Request[Any, Any, Any]) -> Response[None] | Non
         reject_cross_site(request.scope)
     _merge_lists(request)
     if query := request.scope["query_string"]:
+        if len(query) > MAX_QUERY:  # which Litestar would keep in a cache of a thousand
+            raise ClientException(f"The query is over {MAX_QUERY} bytes")
         check = _check_query if len(query) <= CACHED_QUERY else _check_query.__wrapped__
         check(query, request.route_handler)
     if request.method in WITH_BODY and "data" in request.route_handler.parsed_fn_signature.parameters:

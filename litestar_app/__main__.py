@@ -90,20 +90,23 @@ class Supervisor(Multiprocess):
         self._has_started = False
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have died, but not on another file than that of the others: it would lose writes."""
+        """Replace workers that have died or hang, but not on another file than that of the others, which loses writes."""
         if not self._has_started:
+            super().keep_subprocess_alive()
             self._has_started = all(process.is_ready() for process in self.processes)
-        elif self._database and identify(self._database) != self._file:
-            if all(process.exitcode is not None for process in self.processes):
-                logger.error("%s is not the file that was opened, so no worker is replaced: stopping", self._database)
-                self.should_exit.set()
-            return  # those that are left respond 503
-        else:
-            for number, process in enumerate(self.processes):
-                if process.exitcode == STARTUP_FAILURE:  # it has said why, and waited; others may be serving
-                    self.processes[number] = Process(self.config, self.sockets)
-                    self.processes[number].start()
-        super().keep_subprocess_alive()
+            return
+        for number, process in enumerate(self.processes):
+            if process.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                continue
+            if self._database and identify(self._database) != self._file:
+                if all(other.exitcode is not None for other in self.processes):
+                    logger.error("%s is not the file that was opened, and no worker is left", self._database)
+                    self.should_exit.set()
+                return  # those that are left respond 503
+            process.kill()
+            process.join()
+            self.processes[number] = Process(self.config, self.sockets)
+            self.processes[number].start()
 
     def init_processes(self) -> None:
         """Start the workers; Ctrl-C, which a terminal sends to all processes, is left to the supervisor."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 import uvicorn
 from litestar import Litestar
 
@@ -128,3 +129,9 @@ class Service:
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
             self.stop(signal.SIGKILL)
+
+
+def kill_one_worker(service: Service) -> None:
+    assert service.process is not None
+    children = psutil.Process(service.process.pid).children()
+    next(child for child in children if any("spawn_main" in part for part in child.cmdline())).kill()

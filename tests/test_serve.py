@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import query_sqlite
 from tests.mariadb import free_port
-from tests.service import ANANYA, Service
+from tests.service import ANANYA, Service, kill_one_worker
 
 PREPARED = "CREATE TABLE students (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, department TEXT, cgpa REAL)"
 
@@ -181,12 +181,6 @@ def test_uvicorn_alone_says_in_one_line_why_it_does_not_start(tmp_path: Path) ->
     assert ended.returncode == 3
     assert "student-records: DATABASE_URL (or MYSQL_*) sqlite+pysqlite:///" in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def kill_one_worker(service: Service) -> None:
-    assert service.process is not None
-    children = psutil.Process(service.process.pid).children()
-    next(child for child in children if any("spawn_main" in part for part in child.cmdline())).kill()
 
 
 def test_worker_is_not_replaced_on_another_file(tmp_path: Path, sqlite_path: Path) -> None:

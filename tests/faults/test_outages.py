@@ -1,5 +1,6 @@
 """MariaDB crashes or hangs under load: 503 meanwhile, recovery by itself, nothing lost."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.conftest import Rows
 from tests.faults.ledger import STUDENTS, UNKNOWN, Ledger, assert_is_problem, is_unknown, wait_until, writing
 from tests.mariadb import MariaDB, run_mariadb
-from tests.service import ANANYA, UNAVAILABLE, Service
+from tests.service import ANANYA, UNAVAILABLE, Service, kill_one_worker
 
 pytestmark = pytest.mark.faults
 
@@ -93,3 +94,19 @@ def test_hung_database_is_a_503_until_it_goes_on(
         assert after.status_code == 201
         assert mysql_query(STUDENTS) == [*stored, tuple(after.json().values())]
         assert ": 500: " not in service.log()
+
+
+def test_worker_that_dies_in_an_outage_is_replaced_after_it(mariadb: MariaDB, mysql_url: str, tmp_path: Path) -> None:
+    """The others, and their supervisor, go on meanwhile."""
+    with Service(tmp_path, DATABASE_URL=mysql_url, WORKERS=2) as service:
+        wait_until(lambda: service.log().count("startup complete") == 2, "two workers")
+        time.sleep(1.5)  # in which the supervisor has seen that all have started
+        mariadb.stop()
+        try:
+            kill_one_worker(service)
+            wait_until(lambda: "cannot be used" in service.log(), "a worker that does not start")
+        finally:
+            mariadb.start()
+        wait_until(lambda: service.log().count("startup complete") == 3, "a third worker")
+        assert service.client.post("/student", json=ANANYA).status_code == 201
+        assert "Traceback" not in service.log()

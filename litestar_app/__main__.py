@@ -90,7 +90,7 @@ class Supervisor(Multiprocess):
         self._has_started = False
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have died or hang, but not on another file than that of the others, which loses writes."""
+        """Replace workers that have died or hang, but not on another file than that of the others: writes got lost."""
         if not self._has_started:
             super().keep_subprocess_alive()
             self._has_started = all(process.is_ready() for process in self.processes)

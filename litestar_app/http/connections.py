@@ -16,7 +16,7 @@ async def run_while_connected(request: Request[Any, Any, Any], work: Coroutine[A
     watching = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        if watching.done():
             raise ClientException("The client has disconnected")  # which nobody is there to read
         return working.result()
     finally:

@@ -11,11 +11,11 @@ pytest.register_assert_rewrite("tests.faults.ledger")  # so that its asserts sho
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte; where it cannot be had its tests are skipped, but never where CI is set."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of one megabyte, or as a parameter says; its tests are skipped where it cannot be had, but not in CI."""
     place = tmp_path / "small"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', '1m')}", "tmpfs", str(place)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
         reason = f"a small disk needs the right to mount: {mounted.stderr.strip()}"

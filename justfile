@@ -16,7 +16,7 @@ test *arguments:
 
 # run the tests on Python 3.11, 3.12 and 3.13, each where it is installed
 test-all:
-    for version in 3.11 3.12 3.13; do ! uv python find -q --no-python-downloads "$version" || uv run --isolated --python "$version" pytest -n auto --dist worksteal || exit 1; done
+    export PYENV_VERSION="$(pyenv versions --bare 2>/dev/null | paste -sd:)"; for version in 3.11 3.12 3.13; do ! uv python find -q --no-python-downloads "$version" || uv run --isolated --python "$version" pytest -n auto --dist worksteal || exit 1; done
 
 # run the tests and see that they reach every branch of database/ and students/
 coverage:

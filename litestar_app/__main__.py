@@ -79,7 +79,7 @@ def _run(config: uvicorn.Config, database: str | None) -> None:
 class Supervisor(Multiprocess):
     """uvicorn's own, which keeps the port open until its workers have ended; nobody would respond to new requests.
 
-    It also stops for good where a worker that replaces another does not start, as while a MySQL server is away.
+    And it goes on where a worker that replaces another does not start, as while a MySQL server is away.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], database: str | None) -> None:
@@ -90,7 +90,7 @@ class Supervisor(Multiprocess):
         self._has_started = False
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have died or hang, but not on another file than that of the others: writes got lost."""
+        """Replace workers that have died or hang, but not on another file than the others have: writes got lost so."""
         if not self._has_started:
             super().keep_subprocess_alive()
             self._has_started = all(process.is_ready() for process in self.processes)

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from litestar import Controller, HttpMethod, route
+from litestar import Controller, route
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
 from msgspec import Meta, Struct
 
 from litestar_app.database import Database
+from litestar_app.http.parameters import READ
 from litestar_app.http.problems import problem_responses
-
-READ = [HttpMethod.GET, HttpMethod.HEAD]
 
 
 class Health(Struct):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from litestar import Request, Response
+from litestar import HttpMethod, Request, Response
 from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import HeaderParameter, QueryParameter
@@ -20,7 +20,8 @@ CACHED_QUERY = 256
 """Bytes of the longest query whose check is remembered."""
 LISTS = {b"if-match", b"if-none-match"}
 """Fields whose lines form one list (RFC 9110, 5.3)."""
-READS = {"GET", "HEAD"}
+READ = [HttpMethod.GET, HttpMethod.HEAD]
+"""HEAD works wherever GET does."""
 WITH_BODY = {"POST", "PUT", "PATCH"}
 SINGLE = {b"idempotency-key"}
 """Fields that may be given once."""
@@ -65,7 +66,7 @@ async def check_request(request: Request[Any, Any, Any]) -> Response[None] | Non
         PermissionDeniedException: 403, for a write that a page of another site has asked a browser for.
 
     """
-    if request.method not in READS:
+    if request.method not in READ:
         if request.method == "OPTIONS":
             return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
         reject_cross_site(request.scope)

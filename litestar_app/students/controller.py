@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, cast
 from urllib.parse import urlencode
 
 import msgspec
-from litestar import Controller, HttpMethod, Request, Response, delete, patch, post, put, route
+from litestar import Controller, Request, Response, delete, patch, post, put, route
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
@@ -17,13 +17,12 @@ from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
-from litestar_app.http.parameters import IdempotencyKey, is_plain_integer, parse_key
+from litestar_app.http.parameters import READ, IdempotencyKey, is_plain_integer, parse_key
 from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.students.listing import BY_ID, SORT_PATTERN, Listing, create_listing
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import Page, StudentService
 
-READ = [HttpMethod.GET, HttpMethod.HEAD]
 MAX_ID = 2**63 - 1
 
 StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]

@@ -28,7 +28,7 @@ from litestar_app.database import Database
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, begin
-from litestar_app.http.parameters import IdempotencyKey, parse_key
+from litestar_app.http.parameters import READ, IdempotencyKey, parse_key
 from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_responses
 from litestar_app.http.uploads import FORM, receive_file
 from litestar_app.students.controller import CgpaMax, CgpaMin, Departments, NameFilter, Sort
@@ -38,7 +38,6 @@ from litestar_app.transfer.formats import Kind, Match
 from litestar_app.transfer.imports import ImportOptions, ImportService, Mode, write_rejected_rows
 from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem, Report
 
-READ = [HttpMethod.GET, HttpMethod.HEAD]
 TEXT_CSV, NDJSON = "text/csv", "application/x-ndjson"
 CSV = f"{TEXT_CSV}; charset=utf-8"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"

@@ -78,7 +78,7 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         # it outlives the process, and is more patient than a service whose database hangs
-        self.client = connect(self.url, timeout=180, limits=httpx.Limits(max_keepalive_connections=0))
+        self.client = connect(self.url, timeout=180, headers={"Connection": "close"})
         ours = {name.upper() for name in Settings.__struct_fields__}
         unwanted = ours | {"PYTHONDONTWRITEBYTECODE"}  # which would make every start compile everything again
         self.environment = {name: value for name, value in os.environ.items() if name not in unwanted}

@@ -1,0 +1,20 @@
+"""The commands of this service, which Litestar's own command line finds by their entry points.
+
+Exit codes: 0 done; 1 a row was rejected, or a file, the database or a setting cannot be used; 2 wrong usage; 130
+Ctrl-C; 141 where nobody reads the output any more. Whatever is heavy is imported when a command runs.
+"""
+
+import rich_click as click
+
+from litestar_app.cli.transfer import export_command, import_command, seed_command
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(name="students", context_settings=CONTEXT)
+def students_group() -> None:
+    """Import and export students, on the configured database, also while the service runs."""
+
+
+for command in (import_command, export_command, seed_command):
+    students_group.add_command(command)

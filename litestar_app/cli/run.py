@@ -1,0 +1,62 @@
+"""How a command works with the configured database, and how it ends."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from litestar_app.database import Database
+
+T = TypeVar("T")
+
+ENVIRONMENT = dict(os.environ)
+"""As it was before Litestar's own command read a `.env`: of another directory, and by other rules than ours."""
+REJECTED, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
+
+
+def use_database(work: "Callable[[Database], Awaitable[T]]") -> T:
+    """Prepare the configured database as a start of the service does, and work with it."""
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    from litestar_app.database import Database  # noqa: PLC0415  heavy
+    from litestar_app.database.config import create_alchemy_config  # noqa: PLC0415
+    from litestar_app.settings import Settings  # noqa: PLC0415
+
+    alchemy = create_alchemy_config(Settings.from_environment())
+    alchemy.prepare_database()
+
+    async def run() -> T:
+        database = Database(alchemy)
+        async with database.open():
+            return await work(database)
+
+    return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """End the process with one line and an exit code for whatever is no defect."""
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain at its end
+        sys.exit(BROKEN_PIPE)
+    except click.ClickException:
+        raise
+    except Exception as error:
+        from litestar_app.exceptions import StudentRecordsError  # noqa: PLC0415  heavy
+        from litestar_app.http.problems import PROBLEMS  # noqa: PLC0415
+
+        if not isinstance(error, (StudentRecordsError, OSError)):
+            raise
+        details = (PROBLEMS[kind][1] for kind in type(error).__mro__ if kind in PROBLEMS)
+        reason = ": ".join(filter(None, [next(details, ""), str(error)]))
+        sys.exit(f"student-records: {' '.join(reason.split())}")

@@ -577,6 +577,17 @@ def test_same_key_returns_the_first_report(stored: httpx.Client, database_url: s
     assert read() == [*STORED[1:], (6, "Eve", "X", 1.0)]
 
 
+def test_long_report_is_kept_in_a_table_of_version_1_0(mysql_url: str, mysql_query: Query) -> None:
+    """Its column for responses had room for 64 KB."""
+    rows = "".join(f"{'x' * 100},CSE,{'9' * 100}\r\n" for _ in range(400))
+    with serve_database(mysql_url):
+        mysql_query("ALTER TABLE idempotency_keys MODIFY answer TEXT NOT NULL")
+    with serve_database(mysql_url) as client:
+        first, again = [send(client, HEADER + rows, mode="valid", headers=KEY) for _ in range(2)]
+    assert (first.status_code, first.json()["rejected"], len(first.content) > 2**16) == (200, 400, True)
+    assert (again.status_code, again.text) == (200, first.text)
+
+
 def test_rejected_import_keeps_no_key(stored: httpx.Client, read: Callable[[], Rows]) -> None:
     """Nothing was written, so the corrected file may have the same key."""
     assert_rejected(send(stored, BAD, headers=KEY), rejected=4, errors=BAD_ERRORS)

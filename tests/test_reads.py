@@ -172,12 +172,16 @@ def test_closed_connections_are_replaced(mariadb: MariaDB, mysql_url: str) -> No
 
 
 def test_text_of_another_program_need_not_be_utf_8(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
-    """It is shown as far as it can be read, by the event loop and by a thread."""
+    """It is shown as far as it can be read: by the event loop, by a thread, in a transaction, in a file."""
     with serve_database(sqlite_url) as client:
         query_file("INSERT INTO students VALUES (7, CAST(X'4AF672' AS TEXT), 'CSE', 5)")
         student = {"id": 7, "name": "J\ufffdr", "department": "CSE", "cgpa": 5.0}
-        assert client.get("/student/7").json() == student
+        found = client.get("/student/7")
+        assert found.json() == student
         assert client.get("/students").json() == client.get("/students?name=j").json() == [student]
+        assert client.get("/students/export?format=ndjson").json() == student
+        changed = client.patch("/student/7", json={"cgpa": 6}, headers={"If-Match": found.headers["ETag"]})
+        assert (changed.status_code, changed.json()) == (200, student | {"cgpa": 6.0})
 
 
 def test_table_that_has_gone_is_a_503(database_url: str, query: Callable[..., Rows]) -> None:

@@ -105,6 +105,8 @@ class AlchemyConfig(SQLAlchemySyncConfig):
                 table.create(connection, checkfirst=True)
                 for index in table.indexes:
                     _create_index(connection, index)
+            if not self.is_sqlite:
+                mysql.widen_answers(connection)
             _check_rights(connection, tables)
             if self.is_sqlite or mysql.has_triggers(connection):
                 _check_row(connection)
@@ -117,7 +119,7 @@ def _create_index(connection: Connection, index: Index) -> None:
     try:
         index.create(connection, checkfirst=True)
     except SQLAlchemyError as error:
-        if not mysql.is_too_long_for_index(error):
+        if not mysql.has_code(error, mysql.TOO_LONG_FOR_INDEX):
             raise
         logger.warning("index %s is not created, so some lists are slow: %s", index.name, error.args[0])
 
@@ -136,7 +138,7 @@ def _check_rights(connection: Connection, tables: list[Table]) -> None:
             try:
                 connection.execute(statement)
             except SQLAlchemyError as error:
-                if not mysql.is_missing_table(error):
+                if not mysql.has_code(error, mysql.NO_SUCH_TABLE):
                     raise
 
 

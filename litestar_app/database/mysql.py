@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Dialect, Engine, event
 
 from litestar_app.database.sqlite import raise_for_columns
 
-NO_SUCH_TABLE = 1146
+NO_SUCH_TABLE = {1146}
 TOO_LONG_FOR_INDEX = {1071, 1170}  # a VARCHAR of a thousand characters, a TEXT
 POOL_RECYCLE = 1800
 """Seconds after which a connection is replaced: less than a server's wait_timeout commonly is."""
@@ -102,13 +102,17 @@ def has_triggers(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql(statement).scalar())
 
 
-def is_missing_table(error: Exception) -> bool:
-    """Tell whether a statement has failed because its table does not exist."""
+def has_code(error: Exception, codes: set[int]) -> bool:
+    """Tell whether the server has rejected a statement with one of these codes."""
     original = getattr(error, "orig", None)
-    return original is not None and original.args[0] == NO_SUCH_TABLE
+    return original is not None and original.args[0] in codes
 
 
-def is_too_long_for_index(error: Exception) -> bool:
-    """Tell whether an index has failed because a column is longer than an index takes."""
-    original = getattr(error, "orig", None)
-    return original is not None and original.args[0] in TOO_LONG_FOR_INDEX
+def widen_answers(connection: Connection) -> None:
+    """Make room for long reports in a table of version 1.0, where a response of more than 64 KB was not to be kept."""
+    kind = (
+        "SELECT data_type FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND table_name = 'idempotency_keys' AND column_name = 'answer'"
+    )
+    if connection.exec_driver_sql(kind).scalar() == "text":
+        connection.exec_driver_sql("ALTER TABLE idempotency_keys MODIFY answer MEDIUMTEXT NOT NULL")

@@ -101,6 +101,11 @@ class DatabaseFile:
         )
 
 
+def decode_any(text: bytes) -> str:
+    """Decode a text of another program, which need not be UTF-8."""
+    return text.decode(errors="replace")
+
+
 def identify(path: str) -> tuple[int, int] | None:
     """Tell which file has a name now; None where there is none."""
     try:
@@ -116,6 +121,7 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
     def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
         for pragma in ("synchronous=FULL", "foreign_keys=ON", f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
+        connection.text_factory = decode_any
 
     def begin_immediate(connection: Connection) -> None:
         """Take the write lock first, so that what a transaction has read still holds when it writes."""

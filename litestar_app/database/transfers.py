@@ -60,7 +60,7 @@ async def stream(
     channel: _Channel[T] = _Channel()
 
     def run(reader: Reader) -> None:
-        steps = work(reader.connect())
+        steps = work(reader.connect(any_text=True))
         try:
             for item in steps:
                 channel.put(item)
@@ -94,7 +94,7 @@ async def stage(threads: WorkerThreads[Reader], work: Callable[[Connection], T])
 
     def run(reader: Reader) -> T:
         try:
-            result = work(reader.connect(autocommit=False))
+            result = work(reader.connect(autocommit=False, any_text=True))
             connections.append(reader.release())
         finally:
             reader.close()

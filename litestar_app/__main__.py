@@ -16,8 +16,10 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
+from litestar_app.access.control import is_loopback
+from litestar_app.access.keys import has_keys
 from litestar_app.app import create_app
-from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.database.sqlite import identify
 from litestar_app.exceptions import SettingsError
 from litestar_app.settings import Settings
@@ -41,6 +43,7 @@ def serve() -> None:
         _check_address(settings)
         alchemy = create_alchemy_config(settings)
         alchemy.prepare_database()
+        _check_access(settings, alchemy)
         in_this_process = settings.workers == 1 and not reload
         if not in_this_process:
             alchemy.get_engine().dispose()
@@ -57,6 +60,9 @@ def serve() -> None:
         log_config=_make_log_config(settings),
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
         ws="none",
+        server_header=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
     )
     try:
         _run(config, alchemy.file.path if alchemy.file is not None else None)
@@ -131,6 +137,19 @@ def _make_log_config(settings: Settings) -> dict[str, object]:
     # its tracebacks of connections that died are of no use: what they mean is logged where it matters
     log_config["loggers"]["sqlalchemy.pool"] = {"level": "CRITICAL"}
     return log_config
+
+
+def _check_access(settings: Settings, alchemy: AlchemyConfig) -> None:
+    """Raise SettingsError where other machines could reach the service, and there are no API keys."""
+    addresses = {str(found[4][0]) for found in socket.getaddrinfo(settings.host, settings.port)}
+    if settings.api_keys or all(map(is_loopback, addresses)):
+        return
+    with alchemy.get_engine().connect() as connection:
+        if not has_keys(connection):
+            raise SettingsError(
+                f"HOST={settings.host!r} is open to other machines, and there is no API key: create one "
+                "(litestar keys create NAME --role editor), or set HOST=127.0.0.1"
+            )
 
 
 def _check_address(settings: Settings) -> None:

@@ -4,23 +4,27 @@ from importlib.metadata import version
 from typing import Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
-from litestar import HttpMethod, Litestar, Request, route
+from litestar import HttpMethod, Litestar, Request, Response, route
 from litestar.config.app import AppConfig
+from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.plugins import InitPlugin
 from litestar.response import Redirect
-from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Receive, Scope
+from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Message, Receive, Scope
 
+from litestar_app.access.control import AccessControl
+from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.exceptions import SettingsError
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
-from litestar_app.http.parameters import check_request
+from litestar_app.http.parameters import PUBLIC, check_request
 from litestar_app.http.problems import respond_to_error
-from litestar_app.settings import Settings
+from litestar_app.http.security import secure
+from litestar_app.settings import Settings, split
 from litestar_app.students.controller import StudentController
 from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService
@@ -28,6 +32,8 @@ from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService
 
 MAX_BODY_BYTES = 1024 * 1024
+EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Total-Count"]
+"""Fields of a response that a page of another origin may read."""
 
 
 def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None = None) -> Litestar:
@@ -37,9 +43,18 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         SettingsError: a setting is wrong; settings default to those of the environment.
 
     """
-    alchemy = alchemy or create_alchemy_config(settings or Settings.from_environment())
+    settings = settings or Settings.from_environment()
+    alchemy = alchemy or create_alchemy_config(settings)
     database = Database(alchemy, fixed=FIXED)
     students, imports = StudentService(database), ImportService(database)
+    origins = split(settings.cors_origins)
+    keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
+    access = AccessControl(keys, frozenset(origins))
+
+    async def check(request: Request[Any, Any, Any]) -> Response[None] | None:
+        access.check(request)
+        return await check_request(request)
+
     return StudentRecords(
         route_handlers=[
             StudentController,
@@ -50,15 +65,22 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             get_openapi,
             get_asset,
         ],
-        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database), StructSchemas()],
+        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys), StructSchemas()],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
         },
-        before_request=check_request,
+        before_request=check,
         exception_handlers={HTTPException: respond_to_error, Exception: respond_to_error},
         logging_config=None,
+        cors_config=CORSConfig(
+            allow_origins=origins,
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"],
+            expose_headers=EXPOSED,
+        )
+        if origins
+        else None,
         openapi_config=create_openapi_config(version("student-records")),
         request_max_body_size=MAX_BODY_BYTES,
     )
@@ -70,7 +92,13 @@ class StudentRecords(Litestar):
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Any) -> None:
         """Respond to the server."""
         if scope["type"] != "lifespan":
-            await super().__call__(scope, receive, send)
+
+            async def send_securely(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    secure(message)
+                await send(message)
+
+            await super().__call__(scope, receive, send_securely)
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:
@@ -84,18 +112,22 @@ class StudentRecords(Litestar):
 
 
 class DatabasePlugin(InitPlugin):
-    """Opens the database after advanced-alchemy's plugin has created the tables, and closes it before the engine."""
+    """Opens the database after advanced-alchemy's plugin has created the tables, and closes it before the engine.
 
-    def __init__(self, database: Database) -> None:
+    Then it reads the API keys.
+    """
+
+    def __init__(self, database: Database, keys: KeyRing) -> None:
         self._database = database
+        self._keys = keys
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the lifespan of the database."""
-        app_config.lifespan.append(self._database.open)
+        app_config.lifespan += [self._database.open, self._keys.open]
         return app_config
 
 
-@route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=307, include_in_schema=False)
+@route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=307, include_in_schema=False, opt=PUBLIC)
 async def go_to_docs(request: Request[Any, Any, Any]) -> Redirect:
     """Redirect a person to the documentation."""
     return Redirect(f"{get_root(request)}/docs", status_code=307)

@@ -14,7 +14,8 @@ StudentRecordsError
 │   ├── PreconditionFailedError
 │   ├── KeyReusedError
 │   ├── KeyInUseError
-│   └── ImportRejectedError        a row of a file is rejected, and so the file is
+│   ├── ImportRejectedError        a row of a file is rejected, and so the file is
+│   └── ApiKeyError                there is no such API key, or there is one already
 └── DatabaseError
     ├── DatabaseUnavailableError   locked, full, unreachable, restarting or stopping
     │   ├── QueueTimeoutError      no thread was free in time
@@ -96,6 +97,10 @@ class ImportRejectedError(RejectedError):
         """Take the report, which names the rows."""
         super().__init__(report)
         self.report = report
+
+
+class ApiKeyError(RejectedError):
+    """There is no such API key, or there is one already; the message says which."""
 
 
 class DatabaseError(StudentRecordsError):

@@ -44,3 +44,18 @@ class IdempotencyKey(DefaultBase):
     request: Mapped[str] = mapped_column(String(64))
     answer: Mapped[str] = mapped_column(Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb"))
     created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiKey(DefaultBase):
+    """A key that lets a program or a person in, without its secret."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (MYSQL,)
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    role: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_at: Mapped[int | None] = mapped_column(BigInteger)

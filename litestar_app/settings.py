@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -43,6 +43,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     mysql_host: str = "127.0.0.1"
     mysql_port: Port = 3306
     mysql_database: str | None = None
+    api_keys: str = ""
+    cors_origins: str = ""
+    forwarded_allow_ips: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -68,6 +71,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         is_mysql = any(name.startswith("mysql_") for name in given)
         if is_mysql and not (settings.mysql_user and settings.mysql_database):
             raise SettingsError("MYSQL_USER and MYSQL_DATABASE must both be set when any MYSQL_* variable is")
+        for name, is_possible, expected in LISTS:
+            for entry in split(getattr(settings, name)):
+                _require(is_possible(entry), name, entry if name != "api_keys" else "…", expected)
         _ = settings.url  # an impossible one is reported before anything starts
         return settings
 
@@ -120,6 +126,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return url.set(drivername=DRIVERS[backend])
 
 
+def split(setting: str) -> list[str]:
+    """Return the parts of a list, which commas separate."""
+    return [part.strip() for part in setting.split(",") if part.strip()]
+
+
 def _require(condition: object, name: str, value: str, expected: str) -> None:
     if not condition:
         raise SettingsError(f"{name.upper()}={value!r} is not possible: expected {expected}")
@@ -133,6 +144,30 @@ def _is_host(value: str) -> bool:
     except UnicodeError:
         return False
     return len(name) <= 253 and all(HOST_LABEL.fullmatch(label) for label in name.split("."))  # noqa: PLR2004  RFC 1035
+
+
+def _is_network(value: str) -> bool:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        return False
+    return True
+
+
+LISTS: list[tuple[str, Callable[[str], object], str]] = [
+    (
+        "api_keys",
+        re.compile(r"[^:,\x00-\x1f\x7f]{1,100}:(reader|editor):[0-9A-Za-z]{8}:[0-9a-fA-F]{64}").fullmatch,
+        "NAME:ROLE:ID:SHA256, as litestar keys create --print-hash prints it; a comma between two of them",
+    ),
+    (
+        "cors_origins",
+        re.compile(r"https?://[a-z0-9.:_\[\]-]+").fullmatch,
+        "origins as browsers send them, such as https://students.example, in lower case and without a path",
+    ),
+    ("forwarded_allow_ips", _is_network, "addresses or networks of proxies, such as 10.0.0.5 or 10.0.0.0/24"),
+]
+"""Settings that are lists, what each part of one must be, and how to say that."""
 
 
 def _sqlite_problems(url: URL) -> Iterator[str]:

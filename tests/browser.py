@@ -54,6 +54,14 @@ def execute(operation: WebElement, file: Path | None = None) -> tuple[str, str]:
     return find(operation, ".live-responses-table tbody .response-col_status").text.split()[0], body
 
 
+def authorize(browser: webdriver.Chrome, secret: str) -> None:
+    """Give an API key to the page, for its requests."""
+    find(browser, "button.authorize").click()
+    find(browser, ".modal-ux input").send_keys(secret)
+    find(browser, ".modal-ux button.authorize").click()
+    find(browser, ".modal-ux .btn-done").click()
+
+
 def read_errors(browser: webdriver.Chrome) -> list[Any]:
     """Return what the browser has logged as an error: a script, a file or a policy that has failed."""
     return [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]

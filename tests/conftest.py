@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 
 from tests.browser import open_browser
 from tests.mariadb import MISSING, MariaDB, is_installed, open_session, run_mariadb
-from tests.service import ANANYA, serve_database
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, serve_database
 
 Rows = list[tuple[Any, ...]]
 FRAME = {"PRAGMA", "SET", "BEGIN", "COMMIT"}
@@ -69,6 +69,14 @@ def client(database_url: str, sql_log: list[str]) -> Iterator[httpx.Client]:
 def idle_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client for requests that do not reach the database; a module shares it."""
     with serve_database(f"sqlite:///{tmp_path_factory.mktemp('idle')}/students.db") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def keyed_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """The same, with the key of an editor, of a service that has keys."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('keyed')}/students.db"
+    with serve_database(url, headers=AS_EDITOR, api_keys=API_KEYS) as client:
         yield client
 
 

@@ -18,6 +18,7 @@ import psutil
 import uvicorn
 from litestar import Litestar
 
+from litestar_app.access.keys import make_key
 from litestar_app.app import create_app
 from litestar_app.database.config import Timeouts, create_alchemy_config
 from litestar_app.settings import Settings
@@ -28,6 +29,12 @@ PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 UNAVAILABLE = "The database is locked, full or unreachable; nothing was stored, retry later"
 """The detail of a 503 after which a retry does no harm."""
 ANANYA = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
+
+
+(_editor, EDITOR_SECRET), (_reader, READER_SECRET) = make_key("registrar", "editor"), make_key("teacher", "reader")
+API_KEYS = ", ".join(f"{key.name}:{key.role}:{key.id}:{key.sha256}" for key in (_editor, _reader))
+AS_EDITOR = {"Authorization": f"Bearer {EDITOR_SECRET}"}
+AS_READER = {"Authorization": f"Bearer {READER_SECRET}"}
 
 
 class QuickServer(uvicorn.Server):
@@ -62,10 +69,13 @@ def connect(url: str, **options: Any) -> httpx.Client:
 
 
 @contextlib.contextmanager
-def serve_database(database_url: str, timeouts: Timeouts | None = None) -> Iterator[httpx.Client]:
-    """Serve a database, on a thread; yield a client."""
-    alchemy = create_alchemy_config(Settings(database_url=database_url), timeouts)
-    with serve_app(create_app(alchemy=alchemy)) as url, connect(url) as client:
+def serve_database(
+    database_url: str, timeouts: Timeouts | None = None, headers: dict[str, str] | None = None, **others: Any
+) -> Iterator[httpx.Client]:
+    """Serve a database, on a thread, with other settings too; yield a client that sends the headers."""
+    settings = Settings(database_url=database_url, **others)
+    app = create_app(settings, create_alchemy_config(settings, timeouts))
+    with serve_app(app) as url, connect(url, headers=headers) as client:
         yield client
 
 

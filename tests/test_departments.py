@@ -170,7 +170,8 @@ def test_client_that_has_gone_stops_the_statement(sqlite_url: str, path: str) ->
         return {"type": "http.disconnect"}
 
     async def call() -> None:
-        scope: Any = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+        scope: Any = {"type": "http", "method": "GET", "path": path, "query_string": b""}
+        scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1)}
         async with app.lifespan():
             await app(scope, receive, send)
 

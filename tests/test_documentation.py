@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from litestar_app.cli import students_group
+from litestar_app.cli import keys_group, students_group
 from litestar_app.settings import Settings
 from tests.service import Service
 
@@ -44,8 +44,8 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    documented = set(re.findall(r"^\| `litestar students ([a-z]+)\b", PAGES[2].read_text(), re.MULTILINE))
-    assert documented == set(students_group.commands)
+    documented = set(re.findall(r"^\| `litestar (students|keys) ([a-z]+)\b", PAGES[2].read_text(), re.MULTILINE))
+    assert documented == {(group.name, command) for group in (students_group, keys_group) for command in group.commands}
 
 
 def test_every_recipe_that_is_named_exists() -> None:

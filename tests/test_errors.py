@@ -128,7 +128,9 @@ def test_disconnect_in_a_body_is_no_defect(
     client: httpx.Client, query: Callable[..., Rows], caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
-        head = b"POST /student HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+        head = (
+            b"POST /student HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+        )
         connection.sendall(head + b'{"name": "Ananya"')
     assert client.get("/health/live").status_code == 200
     assert query("SELECT * FROM students") == []

@@ -17,6 +17,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tests.service import ANANYA, serve_database
 
 PROBLEM_JSON = "application/problem+json"
+PUBLIC = {"get_liveness", "get_readiness"}
+"""Operations without an API key."""
 FILES = [
     "image/svg+xml",
     "text/csv",
@@ -239,6 +241,7 @@ def test_headers_of_responses_are_documented(document: Any) -> None:
         "list_students 200": {"Link", "X-Total-Count"},
         **{f"{name} 200": {"ETag"} for name in ("get_student", "update_student", "patch_student")},
         "get_student 304": {"ETag"},
+        **{f"{name} 401": {"WWW-Authenticate"} for name in operations(document) if name not in PUBLIC},
         **{f"{name} 503": {"Retry-After"} for name in operations(document)},
     }
 

@@ -1,5 +1,6 @@
 """Callers: on whose behalf a request is."""
 
+import hashlib
 from typing import Any, Literal
 
 from litestar import Request
@@ -14,6 +15,12 @@ class Caller(Struct, frozen=True):
     name: str
     role: Role
     key_id: str | None = None
+
+    def scope_key(self, key: str | None) -> str | None:
+        """Return an Idempotency-Key as this caller's own, which is another one than anybody else's."""
+        if key is None or self.key_id is None:
+            return key
+        return hashlib.sha256(f"{self.key_id}:{key}".encode()).hexdigest()
 
 
 LOCAL = Caller("local", "editor")

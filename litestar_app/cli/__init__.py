@@ -6,6 +6,7 @@ Ctrl-C; 141 where nobody reads the output any more. Whatever is heavy is importe
 
 import rich_click as click
 
+from litestar_app.cli.keys import create_command, list_command, revoke_command
 from litestar_app.cli.transfer import export_command, import_command, seed_command
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -18,3 +19,12 @@ def students_group() -> None:
 
 for command in (import_command, export_command, seed_command):
     students_group.add_command(command)
+
+
+@click.group(name="keys", context_settings=CONTEXT)
+def keys_group() -> None:
+    """Create, list and revoke API keys; without any, only programs on this machine are served."""
+
+
+for command in (create_command, list_command, revoke_command):
+    keys_group.add_command(command)

@@ -12,6 +12,8 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.params import FromPath
 from swagger_ui_bundle import swagger_ui_path
 
+from litestar_app.http.parameters import PUBLIC
+
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
@@ -50,6 +52,7 @@ def create_docs_router() -> Router:
     """Make the place of the page; Litestar adds the page itself, from its plugin."""
     return Router(
         "/docs",
+        opt=PUBLIC,
         route_handlers=[],
         include_in_schema=False,
         after_request=_reject_unknown_page,
@@ -97,7 +100,11 @@ async def _reject_unknown_page(response: Response[Any]) -> Response[Any]:
 
 
 @route(
-    "/docs/assets/{name:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=200, include_in_schema=False
+    "/docs/assets/{name:str}",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    status_code=200,
+    include_in_schema=False,
+    opt=PUBLIC,
 )
 async def get_asset(name: FromPath[str]) -> Response[bytes]:
     """Return one of the files that the page needs."""

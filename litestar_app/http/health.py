@@ -9,7 +9,7 @@ from litestar.openapi.spec import Example
 from msgspec import Meta, Struct
 
 from litestar_app.database import Database
-from litestar_app.http.parameters import READ
+from litestar_app.http.parameters import PUBLIC, READ
 from litestar_app.http.problems import problem_responses
 
 
@@ -32,6 +32,7 @@ class HealthController(Controller):
 
     path = "/health"
     tags = ("health",)
+    opt = PUBLIC
 
     @route(
         "/live",
@@ -39,7 +40,7 @@ class HealthController(Controller):
         status_code=200,
         summary="Is the process up?",
         response_description="The process is up",
-        responses=problem_responses(400),
+        responses=problem_responses(400, is_public=True),
     )
     async def get_liveness(self) -> Health:
         """Respond as long as the process does."""
@@ -50,7 +51,7 @@ class HealthController(Controller):
         http_method=READ,
         status_code=200,
         summary="Does the database respond?",
-        responses={200: READY, **problem_responses(400)},
+        responses={200: READY, **problem_responses(400, is_public=True)},
     )
     async def get_readiness(self, database: NamedDependency[Database]) -> Health:
         """Respond 200 while the database does, and 503 while it does not."""

@@ -9,12 +9,13 @@ from litestar import HttpMethod, Litestar, Request, route
 from litestar._openapi.schema_generation import SchemaCreator
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Contact, License, Schema, Tag
+from litestar.openapi.spec import Components, Contact, License, Schema, SecurityScheme, Tag
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.types import Method
 from litestar.typing import FieldDefinition
 
 from litestar_app.http.docs import DocsPlugin, create_docs_router, get_root
+from litestar_app.http.parameters import PUBLIC
 from litestar_app.http.problems import RETRY_AFTER
 
 WAIT = {
@@ -23,6 +24,12 @@ WAIT = {
     "example": RETRY_AFTER,
 }
 
+SCHEME = "apiKey"
+CHALLENGE = {
+    "description": "the scheme, and what is wrong with the key (RFC 6750)",
+    "schema": {"type": "string"},
+    "example": 'Bearer realm="students"',
+}
 ABOVE_FFFF = re.compile(r"\\U[0-9a-f]{8}(-\\U[0-9a-f]{8})?")
 """Escapes of Python's expressions that those of JSON Schema (ECMA-262) do not have."""
 
@@ -41,7 +48,17 @@ def create_openapi_config(version: str) -> OpenAPIConfig:
             Tag("departments", description="How many students each department has, and their CGPA."),
             Tag("health", description="Whether the process and its database respond."),
         ],
-        security=[],
+        security=[{SCHEME: []}],
+        components=Components(
+            security_schemes={
+                SCHEME: SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    description="An API key, `sr_…`; `litestar keys create` makes one. While there is none at all, "
+                    "programs on the machine of the service need none.",
+                )
+            }
+        ),
         operation_id_creator=_name_operation,
         use_handler_docstrings=True,
         render_plugins=[DocsPlugin(path="/")],
@@ -87,6 +104,7 @@ class StructSchemas(OpenAPISchemaPlugin):
     http_method=[HttpMethod.GET, HttpMethod.HEAD],
     status_code=200,
     include_in_schema=False,
+    opt=PUBLIC,
     sync_to_thread=True,  # the first one takes a while
 )
 def get_openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
@@ -106,6 +124,10 @@ def _describe(app: Litestar) -> dict[str, Any]:
                 if types := parameter["schema"].pop("oneOf", None):  # of a header that may be absent, but not null
                     parameter["schema"]["type"] = types[0]["type"]
             responses = operation["responses"]
+            if "401" in responses:
+                responses["401"]["headers"] = {"WWW-Authenticate": CHALLENGE}
+            else:
+                operation["security"] = []
             responses["503"]["headers"] = {"Retry-After": WAIT}
             if "304" in responses:
                 responses["304"]["headers"] = responses["200"]["headers"]

@@ -9,8 +9,10 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 REASON = "in a browser, only pages of this service may write"
 
 
-def reject_cross_site(scope: HTTPScope) -> None:
-    """Reject a request that a page of another origin has made; neither field comes from a program.
+def reject_cross_site(scope: HTTPScope, trusted: frozenset[str] = frozenset()) -> None:
+    """Reject a request that a page of another origin has made, unless that is trusted.
+
+    Neither field comes from a program.
 
     Raises:
         PermissionDeniedException: 403. Sec-Fetch-Site decides; where it is absent, as in old browsers and over plain
@@ -18,6 +20,8 @@ def reject_cross_site(scope: HTTPScope) -> None:
 
     """
     fields = dict(scope["headers"])
+    if trusted and fields.get(b"origin", b"").decode("latin-1").lower() in trusted:
+        return
     site = fields.get(b"sec-fetch-site")
     if site is not None:
         if site not in SAME_SITE:

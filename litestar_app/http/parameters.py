@@ -12,8 +12,6 @@ from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import HeaderParameter, QueryParameter
 
-from litestar_app.http.origin import reject_cross_site
-
 MAX_QUERY = 8192
 """Bytes of a query."""
 CACHED_QUERY = 256
@@ -22,6 +20,8 @@ LISTS = {b"if-match", b"if-none-match"}
 """Fields whose lines form one list (RFC 9110, 5.3)."""
 READ = [HttpMethod.GET, HttpMethod.HEAD]
 """HEAD works wherever GET does."""
+PUBLIC, METRICS, EDITOR = {"access": "public"}, {"access": "metrics"}, {"access": "editor"}
+"""The `opt` of a route that is not for every reader (GET) or every editor (any other method)."""
 WITH_BODY = {"POST", "PUT", "PATCH"}
 SINGLE = {b"idempotency-key"}
 """Fields that may be given once."""
@@ -59,17 +59,14 @@ def parse_key(given: str | None) -> str | None:
 
 
 async def check_request(request: Request[Any, Any, Any]) -> Response[None] | None:
-    """Respond to OPTIONS, and reject a write from another site, and a query or a header that no handler can take.
+    """Respond to OPTIONS, and reject a query or a header that no handler can take.
 
     Raises:
         ClientException: 400, naming the parameter or the field.
-        PermissionDeniedException: 403, for a write that a page of another site has asked a browser for.
 
     """
-    if request.method not in READ:
-        if request.method == "OPTIONS":
-            return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
-        reject_cross_site(request.scope)
+    if request.method == "OPTIONS":
+        return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
     _merge_lists(request)
     if query := request.scope["query_string"]:
         if len(query) > MAX_QUERY:  # which Litestar would keep in a cache of a thousand

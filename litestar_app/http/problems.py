@@ -73,6 +73,7 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
 
 DETAILS = {
     400: "query parameter 'x': not one of this route's (none)",
+    401: "Expected an API key, as Authorization: Bearer sr_…",
     403: "Sec-Fetch-Site: cross-site; expected same-origin or none: in a browser, only pages of this service may write",
     404: PROBLEMS[StudentNotFoundError][1],
     409: PROBLEMS[ConstraintError][1],
@@ -178,13 +179,17 @@ def _describe(message: str, key: str = "", source: str = "request") -> str:
     return f"query parameter {key!r}: {message}"
 
 
-def problem_responses(*statuses: int, details: dict[int, str] | None = None) -> dict[int, ResponseSpec]:
-    """Document the problem documents that a route may respond with, beside a 500 and a 503.
+def problem_responses(
+    *statuses: int, details: dict[int, str] | None = None, is_public: bool = False
+) -> dict[int, ResponseSpec]:
+    """Document the problem documents that a route may respond with, beside those of every route.
 
-    What `details` does not have stands in DETAILS, as fits a route without query parameters and without a body.
+    A public one needs no API key. What `details` does not have stands in DETAILS, as fits a route without query
+    parameters and without a body.
     """
     details = DETAILS | (details or {})
-    return {status: _document_problem(status, details[status]) for status in (*statuses, 500, 503)}
+    common = (403, 500, 503) if is_public else (401, 403, 500, 503)
+    return {status: _document_problem(status, details[status]) for status in (*statuses, *common)}
 
 
 def _document_problem(status: int, detail: str) -> ResponseSpec:

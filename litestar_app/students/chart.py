@@ -36,7 +36,6 @@ HEADERS = {
         f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
     ),
-    "X-Content-Type-Options": "nosniff",
 }
 """What lets a browser that opens the chart as a page apply its style, and do nothing else."""
 

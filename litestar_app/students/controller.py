@@ -12,6 +12,7 @@ from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from litestar_app.access.callers import get_caller
 from litestar_app.exceptions import KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
@@ -19,6 +20,7 @@ from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import READ, IdempotencyKey, is_plain_integer, parse_key
 from litestar_app.http.problems import PROBLEMS, problem_responses
+from litestar_app.http.security import PERSONAL
 from litestar_app.students.listing import BY_ID, SORT_PATTERN, Listing, create_listing
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import Page, StudentService
@@ -156,7 +158,7 @@ class StudentController(Controller):
             page = await students.list_page(listing)
         else:
             page = await run_while_connected(request, students.list_page(listing))
-        headers = {"Link": _link_pages(f"{get_root(request)}/students", listing, page)}
+        headers = PERSONAL | {"Link": _link_pages(f"{get_root(request)}/students", listing, page)}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
         return Response(page.students, headers=headers)
@@ -166,7 +168,7 @@ class StudentController(Controller):
         dto=CreateDTO,
         summary="Create a student",
         response_description="The student as stored",
-        responses=problem_responses(400, 403, 409, 413, 415, 422, details={**BODY, 409: PROBLEMS[KeyInUseError][1]}),
+        responses=problem_responses(400, 409, 413, 415, 422, details={**BODY, 409: PROBLEMS[KeyInUseError][1]}),
         response_headers=[LOCATION, ETAG],
     )
     async def create_student(
@@ -177,7 +179,7 @@ class StudentController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[StudentRead]:
         """Store a new student; the database gives the id. With an Idempotency-Key the request can be retried safely."""
-        student = await students.create(data, parse_key(idempotency_key))
+        student = await students.create(data, get_caller(request).scope_key(parse_key(idempotency_key)))
         return _respond(student, Location=f"{get_root(request)}/student/{student.id}")
 
     @route(
@@ -195,7 +197,7 @@ class StudentController(Controller):
         """Return one student, or 304 if the client has this version."""
         student = await students.get(_parse_id(student_id))
         if if_none_match is not None and matches(if_none_match, version := etag(student)):
-            not_modified: Response[Any] = Response(None, status_code=304, headers={"ETag": version})
+            not_modified: Response[Any] = Response(None, status_code=304, headers=PERSONAL | {"ETag": version})
             return not_modified
         return _respond(student)
 
@@ -204,7 +206,7 @@ class StudentController(Controller):
         dto=UpdateDTO,
         summary="Replace a student",
         response_description="The student as replaced",
-        responses=problem_responses(400, 403, 404, 409, 412, 413, 415, 422, details=BODY),
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details=BODY),
         response_headers=[ETAG],
     )
     async def update_student(
@@ -223,7 +225,7 @@ class StudentController(Controller):
         operation_class=PatchOperation,
         summary="Change a student",
         response_description="The student as changed",
-        responses=problem_responses(400, 403, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
         response_headers=[ETAG],
     )
     async def patch_student(
@@ -241,7 +243,7 @@ class StudentController(Controller):
         status_code=200,
         summary="Delete a student",
         response_description="The student is deleted",
-        responses=problem_responses(400, 403, 404, 409, 412),
+        responses=problem_responses(400, 404, 409, 412),
     )
     async def delete_student(
         self, student_id: StudentId, students: NamedDependency[StudentService], if_match: IfMatch = None
@@ -259,7 +261,7 @@ def _parse_id(given: str) -> int:
 
 
 def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:
-    return Response(student, headers={"ETag": etag(student), **headers})
+    return Response(student, headers={**PERSONAL, "ETag": etag(student), **headers})
 
 
 def _link_pages(path: str, listing: Listing, page: Page) -> str:

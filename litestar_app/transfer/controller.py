@@ -24,12 +24,14 @@ from litestar.openapi.spec import (
 from litestar.params import QueryParameter
 from msgspec import Meta
 
+from litestar_app.access.callers import get_caller
 from litestar_app.database import Database
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, begin
 from litestar_app.http.parameters import READ, IdempotencyKey, parse_key
 from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_responses
+from litestar_app.http.security import NO_STORE
 from litestar_app.http.uploads import FORM, receive_file
 from litestar_app.students.controller import CgpaMax, CgpaMin, Departments, NameFilter, Sort
 from litestar_app.students.listing import create_listing
@@ -53,7 +55,6 @@ KINDS: dict[str, Kind | None] = {
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_FORM_BYTES = 64 * 1024
 """What a form may have around its file."""
-NO_STORE = {"Cache-Control": "no-store"}
 REJECTED = "A row is rejected, so nothing was imported; errors lists the problems"
 IMPORT_DETAILS = {
     400: "query parameter 'mode': Invalid enum value 'some'",
@@ -190,7 +191,7 @@ class TransferController(Controller):
                 examples=[Example(value=DRY_RUN)],
                 generate_examples=False,
             ),
-            **problem_responses(400, 403, 409, 413, 415, details=IMPORT_DETAILS),
+            **problem_responses(400, 409, 413, 415, details=IMPORT_DETAILS),
             422: ResponseSpec(
                 Rejection,
                 description="Unprocessable Content",
@@ -219,7 +220,7 @@ class TransferController(Controller):
         options = ImportOptions(
             kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
         )
-        key = parse_key(idempotency_key)
+        key = get_caller(request).scope_key(parse_key(idempotency_key))
         async with receive_file(request, MAX_FILE_BYTES) as file:
             try:
                 report = await run_while_connected(request, imports.import_file(file, options, key))

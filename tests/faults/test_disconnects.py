@@ -30,7 +30,10 @@ def service(database_url: str, tmp_path: Path) -> Iterator[Service]:
 def make_request(number: int) -> tuple[bytes, bytes]:
     """Make the head and the body of a creation."""
     body = json.dumps({**ANANYA, "name": f"client {number}"}).encode()
-    head = f"POST /student HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST /student HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     return head.encode(), body
 
 

@@ -82,7 +82,8 @@ def test_disconnected_imports_leave_nothing_behind(
     """All rows or none are stored, nothing stays open, and the file can be imported again."""
     content = make_csv(ROWS)
     head = (
-        f"POST /students/import HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: {len(content)}\r\n\r\n"
+        f"POST /students/import HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: text/csv\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     assert service.process is not None
     process = psutil.Process(service.process.pid)

@@ -113,7 +113,10 @@ def test_body_that_never_ends_is_a_408(service: Service, query: Callable[..., Ro
     """Not a 500 and a traceback, once the service has waited long enough for the rest of it."""
     before = query(STUDENTS)
     with socket.create_connection(("127.0.0.1", service.port)) as client:
-        head = b"PUT /student/1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+        head = (
+            b"PUT /student/1 HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 60\r\n\r\n"
+        )
         client.sendall(head + b'{"name": "Ananya"')
         assert service.client.get("/health/live").status_code == 200
         _, left = psutil.wait_procs(terminate(service), SHUTDOWN_TIMEOUT + MARGIN)

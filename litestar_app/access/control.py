@@ -1,0 +1,100 @@
+"""Access control: on whose behalf a request is, and whether that caller may make it."""
+
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+
+from litestar_app.access.callers import LOCAL, Caller
+from litestar_app.access.keys import KeyRing
+from litestar_app.http.origin import reject_cross_site
+
+SAFE = {"GET", "HEAD", "OPTIONS"}
+LOCAL_HOSTS = {b"localhost", b"127.0.0.1", b"[::1]"}
+FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"}
+"""Fields of a proxy, behind which every client seems to be on this machine."""
+REMEDY = (
+    "No API key is configured, so only programs on this machine are served; create one: litestar keys create --help"
+)
+CHALLENGE = 'Bearer realm="students"'
+
+
+class AccessControl:
+    """Decides about every request before anything else looks at it."""
+
+    def __init__(self, keys: KeyRing, origins: frozenset[str] = frozenset()) -> None:
+        """Take the keys, and the origins whose pages may write."""
+        self._keys = keys
+        self._origins = origins
+
+    def check(self, request: Request[Any, Any, Any]) -> None:
+        """Find the caller of a request, and leave it in the scope.
+
+        Raises:
+            NotAuthorizedException: 401, for no key or a wrong one.
+            PermissionDeniedException: 403, for a role that is too low, for a page of another site, and, while there are
+                no keys, for a client or a host that is not of this machine.
+
+        """
+        scope = request.scope
+        if scope["method"] not in SAFE:
+            reject_cross_site(scope, self._origins)
+        # what OPTIONS tells, the document tells everybody
+        access = "public" if scope["method"] == "OPTIONS" else request.route_handler.opt.get("access")
+        if self._keys.is_empty:
+            _check_local(request)
+            scope["auth"] = LOCAL
+        elif access != "public" and not (access == "metrics" and _is_local(request)):
+            caller = scope["auth"] = self._identify(request)
+            if caller.role != "editor" and (scope["method"] not in SAFE or access == "editor"):
+                raise PermissionDeniedException(
+                    f"The API key {caller.name!r} may only read; this needs one with the role editor",
+                    headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="editor"'},
+                )
+
+    def _identify(self, request: Request[Any, Any, Any]) -> Caller:
+        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        if not given:
+            raise NotAuthorizedException(
+                "Expected an API key, as Authorization: Bearer sr_…", headers={"WWW-Authenticate": CHALLENGE}
+            )
+        scheme, _, secret = given[0].decode("latin-1").partition(" ")
+        caller = self._keys.find(secret.strip(" ")) if scheme.lower() == "bearer" and len(given) == 1 else None
+        if caller is None:
+            raise NotAuthorizedException(
+                "This is no API key of this service, or it has been revoked or has expired",
+                headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
+            )
+        return caller
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address is of this machine only."""
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
+
+
+def _is_local(request: Request[Any, Any, Any]) -> bool:
+    client = request.scope["client"]
+    return (
+        client is not None and is_loopback(client[0]) and not any(n in FORWARDED for n, _ in request.scope["headers"])
+    )
+
+
+def _check_local(request: Request[Any, Any, Any]) -> None:
+    hosts = []
+    for name, value in request.scope["headers"]:
+        if name == b"host":
+            hosts.append(value)
+        elif name in FORWARDED:
+            raise PermissionDeniedException(f"The request came through a proxy ({name.decode().title()}). {REMEDY}")
+    client = request.scope["client"]
+    if client is None or not is_loopback(client[0]):
+        raise PermissionDeniedException(REMEDY)
+    # a page that has its name point at this machine (DNS rebinding) would read the students
+    if len(hosts) != 1 or _strip_port(hosts[0]).lower() not in LOCAL_HOSTS:
+        raise PermissionDeniedException(f"Expected one Host: localhost, 127.0.0.1 or [::1]. {REMEDY}")
+
+
+def _strip_port(host: bytes) -> bytes:
+    name, colon, port = host.rpartition(b":")
+    return name if colon and (port.isdigit() or not port) else host

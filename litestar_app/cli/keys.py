@@ -1,0 +1,99 @@
+"""`litestar keys create`, `list` and `revoke`."""
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from litestar_app.cli.run import failures, use_database
+
+if TYPE_CHECKING:
+    from litestar_app.access.callers import Role
+    from litestar_app.access.keys import Key
+
+DAY = "%Y-%m-%d"
+NAME = re.compile(r"[^:,\s\x00-\x1f\x7f\ud800-\udfff]{1,100}")
+
+
+def _check_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    del context, parameter
+    if not NAME.fullmatch(value):
+        raise click.BadParameter("expected 1 to 100 characters, without blanks, colons and commas")
+    return value
+
+
+def _check_day(context: click.Context, parameter: click.Parameter, value: datetime | None) -> int | None:
+    """Return when the day ends, in seconds since 1970."""
+    del context, parameter
+    if value is None:
+        return None
+    end = int((value.replace(tzinfo=UTC) + timedelta(days=1)).timestamp())
+    if end <= time.time():
+        raise click.BadParameter(f"{value:{DAY}} is over")
+    return end
+
+
+@click.command("create")
+@click.argument("name", callback=_check_name)
+@click.option("--role", type=click.Choice(["reader", "editor"]), required=True, help="To read only, or to write too.")
+@click.option(
+    "--expires",
+    type=click.DateTime([DAY]),
+    callback=_check_day,
+    metavar="DATE",
+    help="The last day on which it works, in UTC, such as 2027-09-30.",
+)
+@click.option("--print-hash", is_flag=True, help="Store nothing; print what API_KEYS takes, for a container.")
+def create_command(name: str, *, role: "Role", expires: int | None, print_hash: bool) -> None:
+    """Create a key; its secret is the last line of the output, and is shown this once only."""
+    with failures():
+        from litestar_app.access.keys import KeyStore, make_key  # noqa: PLC0415  heavy
+
+        key, secret = make_key(name, role, expires)
+        if print_hash:
+            if expires:
+                raise click.UsageError("A key of API_KEYS does not expire: remove it there")
+            click.echo(f"{key.name}:{key.role}:{key.id}:{key.sha256}")
+        else:
+            use_database(lambda database: KeyStore(database).create(key))
+            click.echo(f"Created the key {name}, {role}. It works within five seconds. Its secret:")
+        click.echo(secret)
+
+
+@click.command("list")
+def list_command() -> None:
+    """List the keys, without their secrets, which nobody has."""
+    with failures():
+        from litestar_app.access.keys import KeyStore  # noqa: PLC0415  heavy
+
+        keys = use_database(lambda database: KeyStore(database).list())
+        rows = [("id", "name", "role", "created", "expires", "state"), *map(_describe, keys)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@click.command("revoke")
+@click.argument("name")
+def revoke_command(name: str) -> None:
+    """Revoke the key with this name, or this id."""
+    with failures():
+        from litestar_app.access.keys import KeyStore  # noqa: PLC0415  heavy
+
+        count = use_database(lambda database: KeyStore(database).revoke(name))
+        click.echo("Revoked; it works for five seconds at most." if count else "It had been revoked already.")
+
+
+def _describe(key: "Key") -> tuple[str, ...]:
+    if key.revoked_at is not None:
+        state = f"revoked {_day(key.revoked_at)}"
+    else:
+        state = "valid" if key.is_valid(time.time()) else "expired"
+    expires = _day(key.expires_at - 1) if key.expires_at else "never"
+    return key.id, key.name, key.role, _day(key.created_at), expires, state
+
+
+def _day(seconds: Any) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime(DAY)

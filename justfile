@@ -40,7 +40,7 @@ fix:
     ruff check --fix
     ruff format
 
-# compare with other stacks over HTTP, 13 minutes; `just bench --quick` takes 3 (see tests/benchmarks/README.md)
+# compare with other stacks over HTTP, 17 minutes; `just bench --quick` takes 4 (see tests/benchmarks/README.md)
 bench *arguments:
     uv run --group bench python -m tests.benchmarks.over_http {{ arguments }}
 

@@ -1,5 +1,6 @@
 """Who is compared, and the command that starts each of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,12 +96,32 @@ CANDIDATES = (
 )
 
 
-def select_candidates(names: str | None) -> list[Candidate]:
+TRANSFER_CANDIDATES = (
+    CANDIDATES[0],
+    Candidate(
+        BASELINE,
+        "FastAPI, UploadFile, sync ORM",
+        f"{PEERS}.fastapi_files:app",
+        "fastapi sqlalchemy pymysql python-multipart",
+    ),
+    Candidate(
+        "drf",
+        "DRF, django-import-export",
+        f"{PEERS}.drf_import_export:app",
+        "django djangorestframework pymysql django-import-export",
+        server="gunicorn",
+    ),
+    Candidate("datasette", "Datasette, sqlite-utils", f"{PEERS}.datasette_app:app", "datasette"),
+)
+"""Those that can import and export files; the name says whose stack it is."""
+
+
+def select_candidates(names: str | None, offered: Sequence[Candidate] = CANDIDATES) -> list[Candidate]:
     """Take the candidates that a comma list names, all of them for None; ValueError for a name of nobody."""
     if names is None:
-        return list(CANDIDATES)
+        return list(offered)
     wanted = set(names.split(","))
-    if unknown := wanted - {candidate.name for candidate in CANDIDATES}:
-        known = ", ".join(candidate.name for candidate in CANDIDATES)
+    if unknown := wanted - {candidate.name for candidate in offered}:
+        known = ", ".join(dict.fromkeys(candidate.name for candidate in offered))
         raise ValueError(f"no candidate {', '.join(sorted(unknown))}; there are {known}")
-    return [candidate for candidate in CANDIDATES if candidate.name in wanted]
+    return [candidate for candidate in offered if candidate.name in wanted]

@@ -46,6 +46,8 @@ def make_requests(shares: dict[str, int], seeded: int, first_to_delete: int) -> 
                 case "delete":
                     yield make_request("DELETE", f"/student/{first_to_delete}")
                     first_to_delete += 1
+                case path:
+                    yield make_request("GET", path)
 
 
 class Connection(asyncio.Protocol):
@@ -112,7 +114,7 @@ async def apply_load(port: int, seconds: float, connections: int, requests: Iter
 
 def main(port: str, seconds: str, connections: str, seeded: str, first_to_delete: str, *shares: str) -> None:
     random.seed(1)
-    parts = (share.split("=") for share in shares)
+    parts = (share.rsplit("=", 1) for share in shares)
     requests = make_requests({kind: int(percent) for kind, percent in parts}, int(seeded), int(first_to_delete))
     result = uvloop.run(apply_load(int(port), float(seconds), int(connections), requests))
     print("RESULT", msgspec.json.encode(result).decode())

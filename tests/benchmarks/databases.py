@@ -17,6 +17,11 @@ BETWEEN_RANGES = 1_000_000
 DEPARTMENTS = ("Computer Science", "Mathematics", "Physics", "Mechanical Engineering", "History")
 
 
+def make_row(key: int) -> tuple[int, str, str, float]:
+    """Make the student with an id."""
+    return key, f"Student Number {key}", DEPARTMENTS[key % len(DEPARTMENTS)], key % 1000 / 100
+
+
 @dataclass
 class Database:
     """The database of one candidate, filled past it while it is idle."""
@@ -29,10 +34,7 @@ class Database:
     def insert(self, first_id: int, count: int) -> None:
         """Add students with consecutive ids."""
         values = ", ".join([self.placeholder] * 4)
-        rows = [
-            (key, f"Student Number {key}", DEPARTMENTS[key % len(DEPARTMENTS)], key % 1000 / 100)
-            for key in range(first_id, first_id + count)
-        ]
+        rows = list(map(make_row, range(first_id, first_id + count)))
         with closing(self.connect()) as connection:
             connection.cursor().executemany(
                 f"INSERT INTO students (id, name, department, cgpa) VALUES ({values})", rows

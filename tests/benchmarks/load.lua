@@ -1,5 +1,5 @@
 -- The requests of one operation, for wrk.
--- Arguments: how many rows are seeded, the first id that may be deleted, then shares: get=80 list=10 ...
+-- Arguments: how many rows are seeded, the first id that may be deleted, then shares: get=80 list=10 /a/path=10 ...
 
 local PREPARED = 5000
 local prepared, pattern = {}, {}
@@ -26,11 +26,13 @@ function init(args)
   wrk.headers["Content-Type"] = "application/json"
   prepared.seeded, next_to_delete = tonumber(args[1]), tonumber(args[2])
   for i = 3, #args do
-    local kind, share = args[i]:match("(%a+)=(%d+)")
+    local kind, share = args[i]:match("^(.+)=(%d+)$")
     for _ = 1, tonumber(share) do
       table.insert(pattern, math.random(#pattern + 1), kind)
     end
-    if make[kind] then
+    if kind:sub(1, 1) == "/" then
+      prepared[kind] = { wrk.format("GET", kind) }
+    elseif make[kind] then
       prepared[kind] = {}
       for n = 1, PREPARED do prepared[kind][n] = make[kind]() end
     end
@@ -44,7 +46,7 @@ function request()
     next_to_delete = next_to_delete + 1
     return wrk.format("DELETE", "/student/" .. next_to_delete - 1)
   end
-  return prepared[kind][math.random(PREPARED)]
+  return prepared[kind][math.random(#prepared[kind])]
 end
 
 function done(summary, latency)

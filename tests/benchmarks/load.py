@@ -21,7 +21,7 @@ GENERATOR = "wrk" if HAS_WRK else "tests/benchmarks/client.py (slower than wrk: 
 
 @dataclass(frozen=True)
 class Operation:
-    """A kind of load: how many of a hundred requests are of each kind."""
+    """A kind of load: the shares of each kind of request, or of a path that is read."""
 
     name: str
     label: str

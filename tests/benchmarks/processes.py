@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,22 +45,31 @@ class Server:
 
     def request(self, method: str, path: str, data: dict[str, Any] | None = None) -> tuple[int, Any]:
         """Send one request on a connection of its own; return the status and what its JSON says."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        body = msgspec.json.encode(data) if data else None
+        status, headers, content = self.exchange(method, path, body, "application/json")
+        is_json = headers.get_content_type() == "application/json"
+        return status, msgspec.json.decode(content) if content and is_json else None
+
+    def exchange(
+        self, method: str, path: str, body: bytes | None = None, media_type: str = "", timeout: float = 10
+    ) -> tuple[int, Message, bytes]:
+        """Send one request on a connection of its own; return status, headers and body of the response."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            body = msgspec.json.encode(data) if data else None
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            connection.request(method, path, body, {"Content-Type": media_type} if body else {})
             response = connection.getresponse()
-            content = response.read()
-            is_json = response.headers.get_content_type() == "application/json"
-            return response.status, msgspec.json.decode(content) if content and is_json else None
+            return response.status, response.headers, response.read()
         finally:
             connection.close()
 
+    def family(self) -> list[psutil.Process]:
+        """Return the process and its children."""
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
+
     def memory_mb(self) -> float:
         """Weigh the resident memory of the process and its children; pages that they share count in each."""
-        process = psutil.Process(self.process.pid)
-        family = [process, *process.children(recursive=True)]
-        return sum(member.memory_info().rss for member in family) / 2**20
+        return weigh(self.family())
 
     def log_tail(self) -> str:
         """Return the last lines that the server wrote."""
@@ -86,6 +96,11 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def weigh(processes: list[psutil.Process]) -> float:
+    """Return the resident memory of processes in MB."""
+    return sum(process.memory_info().rss for process in processes) / 2**20
 
 
 @contextmanager

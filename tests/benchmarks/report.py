@@ -1,15 +1,20 @@
-"""The tables of a run, in Markdown. `python -m tests.benchmarks.report` repeats the committed run's."""
+"""The tables of a run, in Markdown. `python -m tests.benchmarks.report` writes the committed run's into README.md."""
 
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks.candidates import BASELINE, Candidate, DatabaseKind
 from tests.benchmarks.chart import draw_chart
 from tests.benchmarks.load import MIX, OPERATIONS
-from tests.benchmarks.results import Results, read_results
+from tests.benchmarks.results import Results, Transfers, TransferTurn, read_results
+from tests.benchmarks.transfers import EXPORT, IMPORT, PAGE
 
 RESULTS = Path(__file__).with_name("results.json")
 PICTURE = "comparison.png"
+README = "README.md"
+BEGIN, END = "<!-- written by tests.benchmarks.report -->\n\n", "\n\n<!-- until here -->"
 TITLES = {"sqlite": "SQLite", "mariadb": "MariaDB"}
 
 
@@ -74,6 +79,28 @@ def other_table(results: Results, database: DatabaseKind) -> str:
     return format_table([TITLES[database], *measures], rows)
 
 
+def transfer_table(transfers: Transfers) -> str:
+    """Pages, imports and exports, and how far memory grew meanwhile."""
+    rows = transfers.rows
+    measures: dict[str, tuple[str, Callable[[TransferTurn], float]]] = {
+        "pages/s": (",.0f", lambda turn: turn.pages[PAGE].per_second),
+        "import, rows/s": (",.0f", lambda turn: rows / turn.transfers[IMPORT].seconds),
+        "export, rows/s": (",.0f", lambda turn: rows / turn.transfers[EXPORT].seconds),
+        "import, MB more": (".1f", lambda turn: turn.transfers[IMPORT].growth_mb),
+        "export, MB more": (".1f", lambda turn: turn.transfers[EXPORT].growth_mb),
+    }
+    lines = []
+    for candidate in transfers.candidates():
+        cells = []
+        for name, (form, measure) in measures.items():
+            value = transfers.median(candidate.name, measure)
+            is_rate = name.endswith("/s")  # memory may not grow at all, so nothing is compared with that
+            baseline = transfers.median(BASELINE, measure) if is_rate else None
+            cells.append("failed" if value is None else with_ratio(format(value, form), value, baseline))
+        lines.append([candidate.label, *cells])
+    return format_table([f"SQLite, {rows:,} rows", *measures], lines)
+
+
 def format_report(results: Results) -> str:
     """All tables of a run, medians of its rounds, with what went wrong at the end."""
     conditions = (
@@ -84,15 +111,23 @@ def format_report(results: Results) -> str:
     parts = [conditions]
     for database in results.databases():
         parts += [throughput_table(results, database), other_table(results, database)]
-    parts += [
-        f"FAILED: {turn.candidate} on {turn.database}, round {turn.round}: {turn.failure}"
-        for turn in results.failures()
-    ]
+    if results.transfers:
+        parts.append(transfer_table(results.transfers))
+    parts += [f"FAILED: {failure}" for failure in results.failures()]
     return "\n\n".join(parts)
+
+
+def publish(results: Results, source: Path) -> None:
+    """Draw the picture beside the results; write the tables into the README where they are the committed ones."""
+    draw_chart(results, source.with_name(PICTURE))
+    if source.resolve() == RESULTS.resolve():
+        readme = RESULTS.with_name(README)
+        tables = re.compile(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", re.DOTALL)
+        readme.write_text(tables.sub(lambda _: format_report(results), readme.read_text()))
 
 
 if __name__ == "__main__":
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
     last_run = read_results(source)
     print(format_report(last_run))
-    draw_chart(last_run, source.with_name(PICTURE))
+    publish(last_run, source)

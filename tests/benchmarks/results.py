@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks.candidates import CANDIDATES, Candidate, DatabaseKind
+from tests.benchmarks.candidates import CANDIDATES, TRANSFER_CANDIDATES, Candidate, DatabaseKind
 
 
 class Measurement(msgspec.Struct):
@@ -37,6 +37,41 @@ class Turn(msgspec.Struct):
     operations: dict[str, Measurement] = {}
 
 
+class Transfer(msgspec.Struct):
+    """One file imported or exported."""
+
+    seconds: float
+    growth_mb: float
+    """Of the resident memory, from before the request to the highest value while it ran."""
+
+
+class TransferTurn(msgspec.Struct):
+    """One candidate's turn in one round: a file imported and exported, then pages of what was imported."""
+
+    round: int
+    candidate: str
+    failure: str = ""
+    transfers: dict[str, Transfer] = {}
+    pages: dict[str, Measurement] = {}
+
+
+class Transfers(msgspec.Struct):
+    """Pages and files of many rows, on SQLite."""
+
+    rows: int
+    turns: list[TransferTurn] = []
+
+    def candidates(self) -> list[Candidate]:
+        """Return who was measured, in the order of the tables."""
+        names = {turn.candidate for turn in self.turns}
+        return [candidate for candidate in TRANSFER_CANDIDATES if candidate.name in names]
+
+    def median(self, candidate: str, measure: Callable[[TransferTurn], float]) -> float | None:
+        """Return the median of a candidate's rounds, None where no round was finished."""
+        turns = [turn for turn in self.turns if turn.candidate == candidate and not turn.failure]
+        return statistics.median(map(measure, turns)) if turns else None
+
+
 class Results(msgspec.Struct):
     """A whole run, with what is needed to judge it."""
 
@@ -50,6 +85,7 @@ class Results(msgspec.Struct):
     seeded_rows: int
     busy_before_percent: float
     turns: list[Turn] = []
+    transfers: Transfers | None = None
 
     def databases(self) -> list[DatabaseKind]:
         """Return what was measured on, in order."""
@@ -74,9 +110,11 @@ class Results(msgspec.Struct):
         turns = self._turns(database, candidate)
         return sum(turn.operations[operation].errors for turn in turns if operation in turn.operations)
 
-    def failures(self) -> list[Turn]:
-        """Return the turns that could not be finished."""
-        return [turn for turn in self.turns if turn.failure]
+    def failures(self) -> list[str]:
+        """Say which turns could not be finished."""
+        turns = [(f"{turn.candidate} on {turn.database}", turn) for turn in self.turns]
+        transfers = [(f"{turn.candidate} with files", turn) for turn in self.transfers.turns] if self.transfers else []
+        return [f"{what}, round {turn.round}: {turn.failure}" for what, turn in turns + transfers if turn.failure]
 
     def _turns(self, database: DatabaseKind, candidate: str) -> list[Turn]:
         return [turn for turn in self.turns if (turn.database, turn.candidate) == (database, candidate)]

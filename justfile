@@ -51,3 +51,7 @@ bench-in-process *arguments:
 # pages of a million students next to those of a thousand, and exports; four minutes
 bench-listing:
     python -m tests.benchmarks.listing
+
+# what a large import does to the reads and writes beside it; one minute
+bench-import:
+    python -m tests.benchmarks.beside_import

@@ -55,3 +55,7 @@ bench-listing:
 # what a large import does to the reads and writes beside it; one minute
 bench-import:
     python -m tests.benchmarks.beside_import
+
+# a million damaged requests, which must do no harm; an hour (--requests 10000 for less)
+fuzz *arguments:
+    python -m tests.fuzz {{ arguments }}

@@ -470,12 +470,17 @@ def test_form_without_one_file_is_a_400(client: httpx.Client, read: Callable[[],
     assert read() == []
 
 
+FIELD = b'--b\r\nContent-Disposition: form-data; name="other"'
+
+
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
         ("multipart/form-data", b"x"),
         ("multipart/form-data; boundary=b", b"x"),
         ("multipart/form-data; boundary=b", b""),
+        ("multipart/form-data; boundary=b", FIELD + b"\r\n\r\n\xff\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", FIELD + b"\r\nContent-Type: text/plain; charset=x\r\n\r\nx\r\n--b--\r\n"),
     ],
 )
 def test_damaged_form_is_a_400(client: httpx.Client, kind: str, body: bytes) -> None:

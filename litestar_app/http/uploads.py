@@ -28,7 +28,10 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
     """
     try:
         if request.content_type[0] == FORM:
-            form = await _finish(request.form())
+            try:
+                form = await _finish(request.form())
+            except (UnicodeDecodeError, LookupError):
+                raise ClientException("A part of the form is not in its charset, or that is unknown") from None
             try:
                 parts = form.getall("file", [])
                 if len(parts) != 1 or not isinstance(parts[0], UploadFile):

@@ -659,6 +659,55 @@ def test_reads_go_on_while_an_import_waits(
     assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:]]
 
 
+def test_twins_are_found_by_one_statement(
+    client: httpx.Client, read: Callable[[], Rows], statements: Callable[[], list[str]]
+) -> None:
+    """However many there are; each row but the first of its student is rejected."""
+    rows = "".join(f"N{number % 1000},D,5\r\n" for number in range(3000))
+    statements()
+    report = send(client, HEADER + rows, match="name,department", mode="valid").json()
+    assert statements().count("SELECT") < 15
+    assert (report["created"], report["rejected"]) == (1000, 2000)
+    assert report["errors"][0] == make_error(1002, None, "", "the same student as in row 2")
+    assert [name for _, name, *_ in read()] == [f"N{number}" for number in range(1000)]
+
+
+def test_imports_at_once_create_each_student_once(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    """Each finds those whom the one before it has created."""
+    content = HEADER + "".join(f"N{number},D,5\r\n" for number in range(2000))
+    with ThreadPoolExecutor(3) as pool:
+        responses = list(pool.map(lambda _: send(client, content, match="name,department"), range(3)))
+    counts = sorted((response.json()["created"], response.json()["unchanged"]) for response in responses)
+    assert counts == [(0, 2000), (0, 2000), (2000, 0)]
+    assert len(read()) == 2000
+
+
+def test_every_row_is_counted_while_others_delete(client: httpx.Client, query: Query) -> None:
+    """A student who is deleted between two statements of the merge is a row with an unknown id."""
+    count = 3000
+    store(query, [(number, f"N{number}", "D", 5.0) for number in range(1, count + 1)])
+    content = "id,cgpa\r\n" + "".join(f"{number},{6 + number % 3}\r\n" for number in range(1, count + 1))
+    with ThreadPoolExecutor(4) as pool:
+        importing = pool.submit(send, client, content, mode="valid")
+        deleting = [pool.submit(client.delete, f"/student/{number}") for number in range(1, count, 7)]
+        report = importing.result().json()
+    assert {response.result().status_code for response in deleting} == {200}
+    assert sum(report[name] for name in ("created", "updated", "unchanged", "rejected")) == count
+
+
+def test_cgpa_that_a_spreadsheet_has_rounded_is_unchanged(client: httpx.Client, query: Query) -> None:
+    """LibreOffice and Excel keep 15 digits; a file of another program says what it means."""
+    third = 25 / 3
+    store(query, [(1, "Ananya", "CSE", third), (2, "Boris", "CSE", 2 / 3), (3, "Cy", "CSE", 10.0)])
+    rounded = "id,cgpa\r\n1,8.33333333333333\r\n2,0.666666666666667\r\n3,10\r\n"
+    assert_imported(send(client, rounded), unchanged=3)
+    assert_imported(send(client, make_xlsx([["id", "cgpa"], [1, 8.33333333333333]]), XLSX), unchanged=1)
+    assert client.get("/student/1").json()["cgpa"] == third
+    assert_imported(send(client, '{"id": 1, "cgpa": 8.33333333333333}\n', NDJSON), updated=1)
+    assert_imported(send(client, "id,cgpa\r\n1,8.33333333333334\r\n"), updated=1)
+    assert client.get("/student/1").json()["cgpa"] == 8.33333333333334
+
+
 NAMES = ["=1+1", "'=x", "''=x", "'t Hooft", "-x", "+x", "@x", "＝x", "'＝x", "'", "a,b", 'a"b', "0", "é\u200dx"]
 
 

@@ -12,15 +12,17 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, AlchemyConfig
 from litestar_app.database.failures import Failure, classify, raise_translated
-from litestar_app.database.reads import Reader, compile_statements
+from litestar_app.database.reads import Reader, compile_statements, interrupt
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.transfers import stage, stream
-from litestar_app.database.writes import GroupCommit, Outcome, Transactions, UnitOfWork
-from litestar_app.exceptions import DatabaseUnavailableError, RejectedError
+from litestar_app.database.writes import GroupCommit, Outcome, Transactions, UnitOfWork, is_retryable
+from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError, RejectedError
 from litestar_app.models import Student
 
 T = TypeVar("T")
 
+INTERRUPT_AGAIN = 0.2
+"""Seconds after which work that goes on is interrupted again."""
 PING = select(Student.id).limit(1)
 
 
@@ -55,6 +57,9 @@ class Database:
         self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
         self._all_threads = (self._readers, self._scanners, self._transfers, self._pinger, self._writers)
         self._group_commit = GroupCommit(self._writers) if file else None
+        self._staged = asyncio.Semaphore(TRANSFERS)
+        self._long_writes = 0
+        """How many hold locks on MySQL for longer than another write otherwise waits for one."""
 
     async def fetch(self, statement: Select[Any], values: Mapping[str, object], *, short: bool = True) -> Sequence[Any]:
         """Return the rows of a statement that only reads.
@@ -109,12 +114,15 @@ class Database:
     async def _run(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
         if self._group_commit is not None:
             return await self._group_commit.write(work, connection)
-        (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
-        return outcome
+        while True:
+            (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
+            if connection is not None or not self._long_writes or not is_retryable(outcome):
+                return outcome
 
     async def _run_to_end(self, work: UnitOfWork, connection: Connection) -> Outcome:
-        """Return only when no thread uses the connection any more; cancelled, drop the work if it has not begun."""
+        """Return only when no thread uses the connection any more; cancelled, stop the work, or drop it before."""
         is_abandoned = threading.Event()
+        driver = connection.connection.dbapi_connection
 
         def run_unless_abandoned(session: Session) -> Any:
             if is_abandoned.is_set():
@@ -122,12 +130,19 @@ class Database:
             return work(session)
 
         running = asyncio.ensure_future(self._run(run_unless_abandoned, connection))
+        self._long_writes += 1
+        running.add_done_callback(self._end_long_write)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             is_abandoned.set()
-            await asyncio.wait([running])
+            while not running.done():  # an interrupt between two statements stops neither
+                await asyncio.to_thread(interrupt, driver, self._engine)
+                await asyncio.wait([running], timeout=INTERRUPT_AGAIN)
             raise
+
+    def _end_long_write(self, _: object) -> None:
+        self._long_writes -= 1
 
     async def stream(self, work: Callable[[Connection], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
         """Run a generator on a thread and a connection of its own, in autocommit; yield what it yields.
@@ -147,10 +162,23 @@ class Database:
         The connection is for that write, and is closed at the end of the block. It may raise what `fetch` raises.
         """
         try:
-            async with stage(self._transfers, work) as staged:
+            async with self._take_place(), stage(self._transfers, work) as staged:
                 yield staged
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
+
+    @asynccontextmanager
+    async def _take_place(self) -> AsyncIterator[None]:
+        """Bound what is staged and waits to be written: each has a connection."""
+        try:
+            async with asyncio.timeout(self.timeouts.queue):
+                await self._staged.acquire()
+        except TimeoutError:
+            raise QueueTimeoutError("no place was free in time") from None
+        try:
+            yield
+        finally:
+            self._staged.release()
 
     async def ping(self) -> None:
         """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""

@@ -4,6 +4,8 @@ import sqlite3
 from enum import Enum
 from typing import NoReturn
 
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
@@ -83,6 +85,8 @@ def classify(error: BaseException) -> Failure:
         if "no such table" in str(original):  # which has no code of its own
             return Failure.REFUSED
         return SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, Failure.DEFECT)
+    if isinstance(original, PoolTimeoutError):  # every connection is in use
+        return Failure.OUTAGE
     if isinstance(original, OSError):  # of a socket, or of the file
         return Failure.OUTAGE
     code = _mysql_code(original)

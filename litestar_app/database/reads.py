@@ -34,6 +34,16 @@ def compile_statements(statements: Iterable[Select[Any]], engine: Engine) -> dic
     return {statement: CompiledSelect(str(c), c.params, c.positiontup) for statement, c in compiled.items()}
 
 
+def interrupt(driver: Any, engine: Engine) -> None:
+    """Stop the statement that another thread runs on a connection of a driver; it may block."""
+    with contextlib.suppress(sqlite3.ProgrammingError, DBAPIError):  # its thread has closed it meanwhile
+        if isinstance(driver, sqlite3.Connection):
+            driver.interrupt()
+        else:
+            with engine.connect() as other:
+                other.exec_driver_sql(f"KILL {driver.thread_id()}")
+
+
 class Reader:
     """Reads on one connection, in autocommit: each statement sees what is committed by then.
 
@@ -88,14 +98,8 @@ class Reader:
     def interrupt(self) -> None:
         """Stop the statement that another thread runs on this connection."""
         self._is_interrupted = True
-        if (driver := self._driver) is None:
-            return
-        with contextlib.suppress(sqlite3.ProgrammingError, DBAPIError):  # its thread has closed it meanwhile
-            if self._file is not None:
-                driver.interrupt()
-            else:
-                with self._engine.connect() as other:
-                    other.exec_driver_sql(f"KILL {driver.thread_id()}")
+        if self._driver is not None:
+            interrupt(self._driver, self._engine)
 
     def _execute(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         if self._file is not None:

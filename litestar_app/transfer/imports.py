@@ -18,6 +18,8 @@ from litestar_app.transfer.merge import Merge, stage
 from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 
 Mode = Literal["all", "valid"]
+SPREADSHEETS = {"csv", "xlsx"}
+"""Kinds of files that a spreadsheet writes, which keeps 15 digits of a number."""
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):
@@ -83,7 +85,7 @@ class ImportService:
 
         def stage_rows(connection: Connection) -> Staged:
             staged = Staged(open_table(file, options.kind, options.charset))
-            stage(connection, _read_rows(staged, options.match, limit, report_progress))
+            stage(connection, _read_rows(staged, options.match, limit, report_progress), options.match)
             return staged
 
         with self._keys.claim(key):
@@ -120,7 +122,7 @@ def _read_rows(
 
 
 def _merge(session: Session, staged: Staged, options: ImportOptions, limit: int | None) -> Report:
-    merge = Merge(session, options.match)
+    merge = Merge(session, options.match, is_rounded=staged.table.kind in SPREADSHEETS)
     merge.compare()
     counts = merge.count()
     errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
+from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
 from litestar_app.students.listing import STUDENTS
 from litestar_app.students.schemas import StudentRead
@@ -60,12 +61,23 @@ CACHE = 64 * 1024
 """KiB that SQLite may keep of the indexes while it merges."""
 FIELDS = ("name", "department", "cgpa")
 STAGED_COLUMNS = ("number", "id", *FIELDS, "given", "emptied")
+KEYS: dict[Match, str] = {"id": "id", "name,department": "name, department"}
+"""What two rows of the same student have in common."""
+MERGE_LOCK = "SELECT GET_LOCK(CONCAT(DATABASE(), '.import'), 5)"
+MERGE_LOCK_TRIES = 12
+"""Imports on MySQL take turns, or each would create the students whom the other has not committed yet. How often five
+seconds are waited for that: longer than a hung server may let one statement wait."""
+ROUNDING = 5.1e-15
+"""How far a CGPA that a spreadsheet has saved, with 15 digits, may be from the one that was exported."""
 S, D = STAGED.c, STUDENTS.c
 Execute: TypeAlias = Callable[..., Any]
 
 
-def stage(connection: Connection, batches: Iterable[list[ImportRow]]) -> None:
-    """Write rows into a temporary table of the connection, past SQLAlchemy, which would begin by the lock to write."""
+def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Match) -> None:
+    """Write rows into a temporary table of the connection, past SQLAlchemy, which would begin by the lock to write.
+
+    Each row that is the same student as an earlier one is marked.
+    """
     dialect = connection.dialect
     driver: Any = connection.connection.dbapi_connection
     cursor = driver.cursor()
@@ -77,6 +89,16 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]]) -> None:
     cursor.execute("BEGIN")
     for rows in batches:
         cursor.executemany(statement, rows)
+    if match != "none":
+        key = KEYS[match]
+        # of one mention of the table, since MySQL opens a temporary one only once in a statement
+        twins = (
+            f"SELECT first, number FROM (SELECT number, MIN(number) OVER (PARTITION BY {key}) AS first "  # noqa: S608
+            f"FROM import_rows WHERE {key.partition(',')[0]} IS NOT NULL) AS grouped WHERE first < number"
+        )
+        cursor.execute(twins)
+        found = cursor.fetchall()
+        cursor.executemany(f"UPDATE import_rows SET twin = {mark}, is_wrong = 1 WHERE number = {mark}", found)  # noqa: S608
     driver.commit()
     cursor.close()
 
@@ -84,8 +106,10 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]]) -> None:
 class Merge:
     """The merge of staged rows, in one transaction: find what each row is, then write."""
 
-    def __init__(self, session: Session, match: Match) -> None:
+    def __init__(self, session: Session, match: Match, *, is_rounded: bool = False) -> None:
+        """Take what tells that a row is a student, and whether the file may have lost digits in a spreadsheet."""
         self._connection = session.connection()
+        self._is_rounded = is_rounded
         self._execute = self._connection.execute
         self._match = match
         last = self._execute(select(func.coalesce(func.max(S.number), 0))).scalar_one()
@@ -93,8 +117,11 @@ class Merge:
 
     def compare(self) -> None:
         """Find the student of each row, and which rows are wrong; lock the students that are found."""
+        if self._connection.dialect.name != "sqlite":
+            self._take_turn()
         for part in self._parts:
             if self._match == "id":
+                self._execute(select(func.count()).where(part, D.id == S.id).with_for_update())
                 known = select(D.id).where(D.id == S.id).scalar_subquery()
                 self._execute(update(STAGED).where(part, S.id.is_not(None)).values(target=known, matches=1))
                 self._execute(update(STAGED).where(part, S.id.is_not(None), S.target.is_(None)).values(is_wrong=1))
@@ -104,28 +131,31 @@ class Merge:
                 matches = select(func.count()).select_from(STUDENTS).where(same).scalar_subquery()
                 self._execute(update(STAGED).where(part).values(target=found, matches=matches))
                 self._execute(update(STAGED).where(part, S.matches > 1).values(is_wrong=1))
-            self._execute(select(func.count()).where(part, D.id == S.target).with_for_update())
+                self._execute(select(func.count()).where(part, D.id == S.target).with_for_update())
             emptied = or_(*(and_(_has(S.emptied, bit), D[field].is_not(None)) for field, bit in _bits()))
-            changed = [
-                case((and_(_has(S.given, bit), D[field].is_distinct_from(S[field])), bit), else_=0)
-                for field, bit in _bits()
-            ]
+            changed = [case((and_(_has(S.given, bit), self._differs(field)), bit), else_=0) for field, bit in _bits()]
             self._execute(
                 update(STAGED)
                 .where(part, D.id == S.target)
                 .values(changed=sum(changed[1:], changed[0]), is_wrong=case((emptied, 1), else_=S.is_wrong))
             )
-        if self._match == "id":
-            self._reject_twins(S.id)
-        elif self._match == "name,department":
-            self._reject_twins(S.name, S.department)
+            # found, and deleted before it was locked
+            gone = {"target": None} if self._match == "name,department" else {"target": None, "is_wrong": 1}
+            self._execute(update(STAGED).where(part, S.target.is_not(None), S.changed.is_(None)).values(gone))
 
-    def _reject_twins(self, *key: ColumnElement[Any]) -> None:
-        """Reject each row that is the same student as an earlier one."""
-        groups = select(*key, func.min(S.number)).where(key[0].is_not(None)).group_by(*key).having(func.count() > 1)
-        for *values, first in self._execute(groups).all():
-            same = [column == value for column, value in zip(key, values, strict=True)]
-            self._execute(update(STAGED).where(*same, S.number > first).values(twin=first, is_wrong=1))
+    def _take_turn(self) -> None:
+        """Wait for the imports of others; the connection, which is closed afterwards, gives the turn back."""
+        for _ in range(MERGE_LOCK_TRIES):
+            if self._connection.exec_driver_sql(MERGE_LOCK).scalar():
+                return
+        raise DatabaseUnavailableError("other imports are running")
+
+    def _differs(self, field: str) -> ColumnElement[bool]:
+        """Compare what is stored with what the file has."""
+        if field == "cgpa" and self._is_rounded:
+            size = case((func.abs(D.cgpa) < 1, func.abs(D.cgpa)), else_=1.0)
+            return or_(D.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
+        return D[field].is_distinct_from(S[field])
 
     def count(self) -> dict[str, int]:
         """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake."""

@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import Rows, query_sqlite
 from tests.files import make_xlsx
 from tests.service import ANANYA, Service
+from tests.test_bodies import CGPA, TEXT
 
 LITESTAR = Path(sys.executable).with_name("litestar")
 HEADER = "id,name,department,cgpa\r\n"
@@ -46,10 +47,11 @@ class Commands:
             out, errors = process.communicate(given, timeout=60)
         return process.returncode, out.decode(), errors.decode()
 
-    def run_on_terminal(self, *arguments: Any) -> tuple[int, str]:
-        """Return the exit code and what is on the terminal, which has 80 columns."""
+    def run_on_terminal(self, *arguments: Any, columns: int = 80) -> tuple[int, str]:
+        """Return the exit code and what is on the terminal."""
         ours, theirs = pty.openpty()
-        with self.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, variables={"COLUMNS": "80"}) as process:
+        variables = {"COLUMNS": str(columns)}
+        with self.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, variables=variables) as process:
             os.close(theirs)
             shown = bytearray()
             while True:
@@ -118,17 +120,39 @@ def test_rejected_rows_are_exit_code_1_and_a_table(commands: Commands, sqlite_pa
     assert (header, row[:9]) == ("name,department,cgpa,room,error", ",ECE,11,2")
 
 
-def test_errors_are_cut_to_the_terminal(commands: Commands) -> None:
+def test_rejected_rows_on_standard_output_are_a_file(commands: Commands) -> None:
+    """The report is not in it."""
+    code, shown, errors = commands.run("import", "-", "--mode", "valid", "--rejected", "-", given=MIXED.encode())
+    header, row = shown.splitlines()
+    assert (code, header, row[:9]) == (1, "name,department,cgpa,room,error", ",ECE,11,2")
+    assert errors.startswith("Imported: 1 created, 0 updated, 0 unchanged, 1 row rejected.\nSkipped: 1 blank row.\n")
+
+
+def test_output_that_cannot_be_opened_stops_the_import(commands: Commands, sqlite_path: Path) -> None:
+    assert commands.run("seed", "1")[0] == 0
+    given = MIXED.encode()
+    code, shown, errors = commands.run("import", "-", "--mode", "valid", "--rejected", "x" * 250, given=given)
+    assert (code, shown, errors.count("\n")) == (1, "", 1)
+    assert len(query_sqlite(sqlite_path, ALL)) == 1
+    code, shown, errors = commands.run("import", "-", "--mode", "valid", "--rejected", "/dev/full", given=given)
+    assert (code, shown.partition(",")[0]) == (1, "Imported: 1 created")
+    assert errors.splitlines()[-1].startswith("student-records: ")
+
+
+def test_errors_are_wrapped_to_the_terminal(commands: Commands) -> None:
     (commands.directory / "bad.csv").write_text("name,department,cgpa\n" + "A,CSE,\x1b[31m11\n" * 1003)
     code, _, errors = commands.run("import", "bad.csv")
     lines = errors.splitlines()
     assert (code, len(lines), lines[-1]) == (1, 1002, "and 3 more rows")
     assert lines[1].startswith(r"2     cgpa    \x1b[31m11  expected a number")
     (commands.directory / "bad.csv").write_text(MIXED)
-    code, shown = commands.run_on_terminal("import", "bad.csv")
-    assert code == 1
-    table = shown[shown.index("row  column") :].splitlines()
-    assert (len(table), max(map(len, table))) == (3, 80)
+    for columns in (80, 60, 40):
+        code, shown = commands.run_on_terminal("import", "bad.csv", columns=columns)
+        assert code == 1
+        table = shown[shown.index("row  column") :].splitlines()
+        assert max(map(len, table)) <= columns
+        details = " ".join(line[20:] for line in table)
+        assert details == f"detail expected {TEXT} expected {CGPA}"
 
 
 @pytest.mark.parametrize(
@@ -182,11 +206,13 @@ def test_export_takes_filters_and_sort(commands: Commands, options: list[str], n
         ["import", "missing.csv"],
         ["import", "there.csv", "--mode", "some"],
         ["import", "there.csv", "--rejected", "./there.csv"],
+        ["import", "there.csv", "--mode", "valid", "--rejected", "missing/x.csv"],
         ["export", "--sort", "room"],
         ["export", "--cgpa-min", "nan"],
         ["export", "--cgpa-min", "9", "--cgpa-max", "8"],
         ["export", "--department", ""],
         ["export", "--name", "\udcff"],
+        ["export", "--name", "x" * 101],
         ["export", "students.json"],
         ["export", "missing/students.csv"],
         ["seed", "0"],
@@ -307,12 +333,16 @@ def test_broken_pipe_ends_quietly(commands: Commands) -> None:
     assert process.returncode == 141
 
 
-@pytest.mark.parametrize("wait", [0, 0.1])
-def test_ctrl_c_writes_nothing(commands: Commands, sqlite_path: Path, wait: float) -> None:
+@pytest.mark.parametrize(
+    ("command", "wait"),
+    [("seed 60000", 0), ("seed 60000", 0.1), ("import many.csv --match none --rejected rejected.csv", 0.1)],
+)
+def test_ctrl_c_writes_nothing(commands: Commands, sqlite_path: Path, command: str, wait: float) -> None:
     """At the beginning of an import, or in the middle of its merge."""
     assert commands.run("seed", "1")[0] == 0
+    (commands.directory / "many.csv").write_text("name,department,cgpa\n" + "Ananya,CSE,8.9\n" * 60_000)
     ours, theirs = pty.openpty()
-    with commands.start("seed", "60000", stdout=subprocess.PIPE, stderr=theirs) as process:
+    with commands.start(*command.split(), stdout=subprocess.PIPE, stderr=theirs) as process:
         os.close(theirs)
         shown, until = b"", b"rows made" if wait == 0 else b"comparing and writing"
         while until not in shown:
@@ -325,7 +355,7 @@ def test_ctrl_c_writes_nothing(commands: Commands, sqlite_path: Path, wait: floa
     assert process.returncode == 130
     assert b"Traceback" not in shown
     assert len(query_sqlite(sqlite_path, ALL)) == 1
-    assert {path.suffix for path in commands.directory.iterdir()} <= {".db", ".db-wal", ".db-shm"}
+    assert {path.suffix for path in commands.directory.iterdir()} <= {".db", ".db-wal", ".db-shm", ".csv"}
 
 
 def test_ctrl_c_leaves_no_part_of_an_export(commands: Commands, sqlite_path: Path) -> None:

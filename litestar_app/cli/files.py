@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 CHUNK = 1024 * 1024
+PARTS: set[Path] = set()
+"""Files that are not complete, for whoever ends the process at once."""
 
 
 @contextlib.contextmanager
@@ -36,6 +38,7 @@ def open_output(name: str) -> Iterator[BinaryIO]:
         return
     target = Path(name).resolve()
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    PARTS.add(part)
     try:
         with part.open("xb") as file:
             if target.exists():
@@ -44,3 +47,4 @@ def open_output(name: str) -> Iterator[BinaryIO]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+        PARTS.discard(part)

@@ -11,30 +11,35 @@ if TYPE_CHECKING:
 
 MAX_WIDTH = 1000
 """Characters of a cell where no terminal cuts them: an escaped value is not longer."""
+MIN_DETAIL = 20
+"""Columns that a detail has on a terminal, however narrow that is."""
 
 
-def show_report(report: "Report", *, is_written: bool) -> None:
-    """Say what an import did on standard output, and list the problems on standard error."""
+def show_report(report: "Report", *, is_written: bool, to_stderr: bool = False) -> None:
+    """Say what an import did, on standard output unless that is for rows, and list the problems on standard error."""
     counts = [f"{report.created:,} created", f"{report.updated:,} updated", f"{report.unchanged:,} unchanged"]
     rejected = f"{format_count(report.rejected, 'row')} rejected"
     if not is_written:
-        click.echo(f"Nothing was imported: {rejected}.")
+        lines = [f"Nothing was imported: {rejected}."]
     elif report.dry_run:
-        click.echo(f"Nothing was written (a dry run). It would be: {', '.join([*counts, rejected])}.")
+        lines = [f"Nothing was written (a dry run). It would be: {', '.join([*counts, rejected])}."]
     else:
-        click.echo(f"Imported: {', '.join([*counts, rejected])}.")
+        lines = [f"Imported: {', '.join([*counts, rejected])}."]
     if report.duplicates:
-        click.echo(f"Created with the name and department of another student: {report.duplicates:,}.")
+        lines.append(f"Created with the name and department of another student: {report.duplicates:,}.")
     if report.blank:
-        click.echo(f"Skipped: {format_count(report.blank, 'blank row')}.")
+        lines.append(f"Skipped: {format_count(report.blank, 'blank row')}.")
     if report.ignored_columns:
-        click.echo(f"Ignored columns: {', '.join(map(printable, report.ignored_columns))}.")
+        lines.append(f"Ignored columns: {', '.join(map(printable, report.ignored_columns))}.")
+    click.echo("\n".join(lines), err=to_stderr)
     if report.errors:
         _show_errors(report)
 
 
 def _show_errors(report: "Report") -> None:
     from rich.cells import cell_len, set_cell_size  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     from litestar_app.transfer.schemas import MAX_LISTED  # noqa: PLC0415  heavy
 
@@ -42,13 +47,16 @@ def _show_errors(report: "Report") -> None:
     lines = [("row", "column", "value", "detail")]
     lines += [(str(e.row), e.column or "", printable(e.value), printable(e.detail)) for e in shown]
     is_terminal = sys.stderr.isatty()
-    limits = (12, 12, 24 if is_terminal else MAX_WIDTH)
+    columns = shutil.get_terminal_size().columns
+    limits = (12, 12, min(24, columns // 4) if is_terminal else MAX_WIDTH)
     widths = [
         min(limit, max(map(cell_len, cells))) for limit, cells in zip(limits, zip(*lines, strict=True), strict=False)
     ]
+    indent = sum(widths) + len("  ") * len(widths)
+    console, room = Console(), max(columns - indent, MIN_DETAIL)
     for *cells, detail in lines:
-        line = "  ".join(map(set_cell_size, cells, widths)) + f"  {detail}"
-        click.echo(set_cell_size(line, shutil.get_terminal_size().columns).rstrip() if is_terminal else line, err=True)
+        parts = [part.plain.rstrip() for part in Text(detail).wrap(console, room)] if is_terminal else [detail]
+        click.echo("  ".join([*map(set_cell_size, cells, widths), f"\n{' ' * indent}".join(parts)]), err=True)
     if more := report.rejected - len({error.row for error in shown}):
         click.echo(f"and {format_count(more, 'more row')}", err=True)
 

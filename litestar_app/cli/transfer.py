@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import rich_click as click
 
-from litestar_app.cli.files import open_input, open_output
+from litestar_app.cli.files import PARTS, open_input, open_output
 from litestar_app.cli.progress import Progress
 from litestar_app.cli.report import show_report
 from litestar_app.cli.run import INTERRUPTED, REJECTED, failures, use_database
@@ -36,6 +36,13 @@ def _check_text(context: click.Context, parameter: click.Parameter, value: Any) 
     for text in [value] if isinstance(value, str) else value or ():
         if not text or any("\ud800" <= character <= "\udfff" for character in text):
             raise click.BadParameter("expected a text in UTF-8 that is not empty")
+    return value
+
+
+def _check_directory(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    del context, parameter
+    if value and not (directory := Path(value).parent).is_dir():
+        raise click.BadParameter(f"there is no directory {click.format_filename(directory)!r}")
     return value
 
 
@@ -62,7 +69,12 @@ def _check_number(context: click.Context, parameter: click.Parameter, value: flo
 @click.option(
     "--format", "kind", type=click.Choice(["csv", "ndjson", "json", "xlsx"]), help="Else the content decides."
 )
-@click.option("--rejected", type=click.Path(dir_okay=False), help="Write the rejected rows there, as CSV to correct.")
+@click.option(
+    "--rejected",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    callback=_check_directory,
+    help="Write the rejected rows there, as CSV to correct; to - (standard output), the report goes to standard error.",
+)
 def import_command(  # noqa: PLR0913  the options
     file: str, *, dry_run: bool, mode: str, match: str, charset: str | None, kind: str | None, rejected: str | None
 ) -> None:
@@ -83,17 +95,17 @@ def import_command(  # noqa: PLR0913  the options
             dry_run=dry_run,
             all_errors=rejected is not None,
         )
-        with open_input(file) as source:
+        # opened first: after COMMIT it would be too late to say that it cannot be
+        with open_input(file) as source, open_output(rejected) if rejected else contextlib.nullcontext() as out:
             report, is_written = _import(source, options)
-            if rejected:
-                with open_output(rejected) as out:
-                    write_rejected_rows(source, options, report, out)
-        show_report(report, is_written=is_written)
+            show_report(report, is_written=is_written, to_stderr=rejected == "-")
+            if out is not None:
+                write_rejected_rows(source, options, report, out)
     sys.exit(REJECTED if report.rejected else 0)
 
 
 @click.command("export")
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-", callback=_check_directory)
 @click.option("--format", "kind", type=click.Choice(["csv", "ndjson", "xlsx"]), help="Else the file's ending, or CSV.")
 @click.option("--sort", callback=_check_text, help="Columns, - before one for descending, such as department,-cgpa.")
 @click.option("--department", multiple=True, callback=_check_text, help="One of these, exactly; may be repeated.")
@@ -108,8 +120,6 @@ def export_command(file: str, *, kind: "Format | None", **filters: Any) -> None:
     ending = Path(file).suffix.lower()
     if kind is None and ending in OTHER_ENDINGS:
         raise click.BadParameter(f"{ending} is not written: expected .csv, .ndjson or .xlsx, or a --format")
-    if not Path(file).parent.is_dir():
-        raise click.BadParameter(f"there is no directory {click.format_filename(Path(file).parent)!r}")
     kind = kind or ENDINGS.get(ending) or "csv"
     if kind == "xlsx" and file == "-" and sys.stdout.isatty():
         raise click.UsageError("A workbook is not for a terminal: name a file")
@@ -179,6 +189,8 @@ def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
         """End at once, and with the process its transaction: to wait for the thread would be to wait for COMMIT."""
         if progress.is_shown:
             os.write(sys.stderr.fileno(), b"\n")
+        for part in PARTS:
+            part.unlink(missing_ok=True)
         os._exit(INTERRUPTED)
 
     previous = signal.getsignal(signal.SIGINT)

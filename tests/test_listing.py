@@ -226,6 +226,8 @@ BAD_QUERIES = [
     ("department=A&department=", "'department': empty; leave it out"),
     ("name=", "'name': Expected `str` of length >= 1"),
     ("name=" + "x" * 101, "'name': Expected `str` of length <= 100"),
+    ("name=%00", "'name': NUL is not possible"),
+    ("department=A&department=%00A", "'department': NUL is not possible"),
     ("name=a&name=b", "'name': given more than once"),
     ("cgpa_min=", "'cgpa_min': expected a number, got ''"),
     ("cgpa_min=nan", "'cgpa_min': expected a number, got 'nan'"),

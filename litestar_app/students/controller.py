@@ -21,7 +21,7 @@ from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import READ, IdempotencyKey, is_plain_integer, parse_key
 from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.http.security import PERSONAL
-from litestar_app.students.listing import BY_ID, SORT_PATTERN, Listing, create_listing
+from litestar_app.students.listing import BY_ID, MAX_NAME, SORT_PATTERN, Listing, create_listing
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import Page, StudentService
 
@@ -48,7 +48,7 @@ Departments = Annotated[
     ),
 ]
 NameFilter = Annotated[
-    str | None, QueryParameter(min_length=1, max_length=100, description="contained in the name, in whatever case")
+    str | None, QueryParameter(min_length=1, max_length=MAX_NAME, description="contained in the name, in whatever case")
 ]
 CgpaMin = Annotated[
     float | None, QueryParameter(ge=0, le=10, description="the lowest that matches", schema_extra={"minimum": 0})

@@ -37,6 +37,8 @@ INDEXED = {
 SHORT_PAGE = 1000
 """Rows that a query may pass, skipped ones included, and still be a short one."""
 CHECKSUM_BYTES = 6
+MAX_NAME = 100
+"""Characters of a name to look for."""
 
 
 class Filters(Struct, frozen=True, omit_defaults=True):
@@ -187,6 +189,11 @@ def create_listing(  # noqa: PLR0913  the parameters of the route
     keys = BY_ID if sort is None else parse_sort(sort)
     if "" in given.department:
         raise InvalidQueryError("query parameter 'department': empty; leave it out")
+    if name is not None and len(name) > MAX_NAME:
+        raise InvalidQueryError(f"query parameter 'name': expected at most {MAX_NAME} characters")
+    for field, texts in (("department", given.department), ("name", [name or ""])):
+        if any("\0" in text for text in texts):  # at which SQLite ends a text in some functions and not in others
+            raise InvalidQueryError(f"query parameter {field!r}: NUL is not possible")
     if cgpa_min is not None and cgpa_max is not None and cgpa_min > cgpa_max:
         raise InvalidQueryError(f"query parameter 'cgpa_min': {cgpa_min} is above cgpa_max, {cgpa_max}")
     if cursor is None:

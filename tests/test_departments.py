@@ -116,6 +116,13 @@ def test_odd_values_of_a_file_are_no_server_error(sqlite_url: str, query_file: C
     ET.fromstring(response.text)
 
 
+def test_many_departments_are_all_listed(client: httpx.Client, query: Callable[..., Rows]) -> None:
+    """They are written some at a time."""
+    query("INSERT INTO students (name, department, cgpa) VALUES " + ", ".join(f"('A', '{n}', 5)" for n in range(2500)))
+    departments = [summary["department"] for summary in client.get("/departments").json()]
+    assert departments == sorted(str(number) for number in range(2500))
+
+
 @pytest.mark.usefixtures("ananya")
 def test_get_runs_one_statement_and_head_none(client: httpx.Client, statements: Callable[[], list[str]]) -> None:
     """So the response to HEAD has no length."""

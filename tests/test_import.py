@@ -1,9 +1,11 @@
 """POST /students/import: what a file changes, what the report says, and what is rejected as a whole."""
 
+import asyncio
 import csv
 import io
 import json
 import sqlite3
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -15,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from litestar_app.app import create_app
+from litestar_app.settings import Settings
 from tests.conftest import Rows
 from tests.files import make_xlsx
 from tests.service import serve_database
@@ -455,6 +459,18 @@ def test_impossible_query_is_a_400(stored: httpx.Client, read: Callable[[], Rows
     assert read() == STORED
 
 
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        ("mode=some", "'mode': expected all or valid, got 'some'"),
+        ("match=", "'match': expected id, none or name,department, got ''"),
+    ],
+)
+def test_wrong_choice_is_told_the_right_ones(idle_client: httpx.Client, params: str, problem: str) -> None:
+    response = idle_client.post(f"/students/import?{params}", content=HEADER, headers={"Content-Type": CSV})
+    assert response.json() == make_problem(400, "Bad Request", f"query parameter {problem}")
+
+
 FORM_ERROR = "Expected a form with one file, in the part named file"
 FORMS: dict[str, Any] = {
     "no file": {"files": {"other": ("a.csv", b"x", CSV)}},
@@ -487,6 +503,46 @@ def test_damaged_form_is_a_400(client: httpx.Client, kind: str, body: bytes) -> 
     response = client.post("/students/import", content=body, headers={"Content-Type": kind})
     assert response.status_code == 400
     assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_form_of_many_parts_is_a_400(client: httpx.Client) -> None:
+    response = client.post("/students/import", files=[(f"a{number}", (None, b"x")) for number in range(1001)])
+    detail = "The form has more than 1000 parts, or one with too long a header"
+    assert (response.status_code, response.json()) == (400, make_problem(400, "Bad Request", detail))
+
+
+@pytest.mark.parametrize("part", ['name="file"', 'name="file"; filename="a.csv"', 'name="other"; filename="a.csv"'])
+def test_no_part_of_a_form_is_held_in_memory(sqlite_url: str, part: str) -> None:
+    app = create_app(Settings(database_url=sqlite_url))
+    chunks = [
+        f"--b\r\nContent-Disposition: form-data; {part}\r\n\r\n".encode(),
+        *[b" " * 65536] * 256,
+        b"\r\n--b--\r\n",
+    ]
+    messages = iter([{"type": "http.request", "body": chunk, "more_body": chunk[-4:] != b"--\r\n"} for chunk in chunks])
+    statuses: list[int] = []
+
+    async def receive() -> Any:
+        if (message := next(messages, None)) is None:
+            await asyncio.Event().wait()
+        return message
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    async def call() -> int:
+        scope: Any = {"type": "http", "method": "POST", "path": "/students/import", "query_string": b""}
+        headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
+        async with app.lifespan():
+            tracemalloc.start()
+            try:
+                await app(scope | {"headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    assert asyncio.run(call()) < 8 * 1024 * 1024
+    assert statuses == [422 if "a.csv" in part and "other" not in part else 400]
 
 
 MAX_BODY = 64 * 1024 * 1024 + 64 * 1024
@@ -555,6 +611,25 @@ def test_rejected_rows_of_mode_all_are_a_422_file(stored: httpx.Client, read: Ca
     nothing = send(stored, f"id,{HEADER}1,Ana,CSE,9\r\n", headers={"Accept": "text/csv"})
     assert (nothing.status_code, nothing.text) == (200, "id,name,department,cgpa,error\r\n")
     assert read() == [(1, "Ana", "CSE", 9.0), *STORED[1:]]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("Text/CSV", "text/csv; charset=utf-8"),
+        ("text/*", "text/csv; charset=utf-8"),
+        ("application/json, text/csv", "text/csv; charset=utf-8"),
+        ("text/csv ; q=0.5, */*;q=0.1", "text/csv; charset=utf-8"),
+        ("application/json, text/csv;q=0", JSON),
+        ("application/json, text/csv;q=0.9", JSON),
+        ("text/csv;q=0, text/*", JSON),
+        ("text/csvx, text/html, */*;q=0.8", JSON),
+        (", ;q, text/csv;q=1e999", "text/csv; charset=utf-8"),
+    ],
+)
+def test_rejected_rows_are_for_who_prefers_csv(idle_client: httpx.Client, accept: str, kind: str) -> None:
+    response = send(idle_client, HEADER, headers={"Accept": accept})
+    assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
 
 
 def test_cross_site_import_is_a_403(client: httpx.Client, read: Callable[[], Rows]) -> None:

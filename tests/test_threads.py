@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -177,6 +178,22 @@ def test_work_that_waits_too_long_is_given_up(blocker: Blocker) -> None:
     finally:
         stop(threads)
     assert begun == []
+
+
+def test_thread_keeps_nothing_of_its_last_work() -> None:
+    """A table of an import has megabytes."""
+
+    class Table:
+        pass
+
+    async def main(threads: WorkerThreads[Resource]) -> None:
+        table = await threads.run(lambda _: Table())
+        left = weakref.ref(table)
+        del table
+        while left() is not None:  # noqa: ASYNC110  no event tells it
+            await asyncio.sleep(0.01)
+
+    run_with_one_thread(main)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError()], ids=repr)

@@ -100,6 +100,7 @@ class WorkerThreads(Generic[R]):
         resource = make()
         while (job := self._queue.get()) is not None:
             job.run(resource)
+            del job  # or what it has made would stay until the next one comes
         resource.close()
 
 

@@ -112,6 +112,10 @@ def _check_query(query: bytes, handler: HTTPRouteHandler) -> None:
             pattern, expected = PLAIN[kind]
             if not re.fullmatch(pattern, value):
                 raise ClientException(f"query parameter {name!r}: expected {expected}, got {value!r}")
+        if known[name].is_literal and value not in known[name].args:
+            *others, last = known[name].args
+            expected = f"{', '.join(others)} or {last}"
+            raise ClientException(f"query parameter {name!r}: expected {expected}, got {value!r}")
         seen.add(name)
 
 

@@ -7,12 +7,13 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TypeVar, cast
 
 from litestar import Request
-from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException, HTTPException
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from litestar_app.exceptions import DatabaseUnavailableError, FileTooLargeError
 
 FORM = "multipart/form-data"
+MAX_PARTS = 1000
 T = TypeVar("T")
 
 
@@ -27,22 +28,10 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
 
     """
     try:
-        if request.content_type[0] == FORM:
-            try:
-                form = await _finish(request.form())
-            except (UnicodeDecodeError, LookupError):
-                raise ClientException("A part of the form is not in its charset, or that is unknown") from None
-            try:
-                parts = form.getall("file", [])
-                if len(parts) != 1 or not isinstance(parts[0], UploadFile):
-                    raise ClientException("Expected a form with one file, in the part named file")
-                yield _check_size(cast("BinaryIO", parts[0].file), max_bytes)
-            finally:
-                await form.close()
-        else:
-            with TemporaryFile() as file:
-                await _finish(_write(request, cast("BinaryIO", file)))
-                yield _check_size(cast("BinaryIO", file), max_bytes)
+        write = _write_part if request.content_type[0] == FORM else _write
+        with TemporaryFile() as file:
+            await _finish(write(request, cast("BinaryIO", file)))
+            yield _check_size(cast("BinaryIO", file), max_bytes)
     except OSError as error:
         raise DatabaseUnavailableError(error) from error
 
@@ -50,6 +39,27 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
 async def _write(request: Request[Any, Any, Any], file: BinaryIO) -> None:
     async for chunk in request.stream():
         file.write(chunk)
+
+
+async def _write_part(request: Request[Any, Any, Any], file: BinaryIO) -> None:
+    """Write the part `file` of a form; Litestar would hold in memory whatever part has no file name."""
+    named: list[bool] = []
+    is_file = False
+    try:
+        with PushMultipartParser(request.content_type[1].get("boundary", ""), max_segment_count=MAX_PARTS) as parser:
+            async for chunk in request.stream():
+                for event in parser.parse(chunk):
+                    if isinstance(event, MultipartSegment):
+                        is_file = event.name == "file" and bool(event.filename)
+                        named += [is_file] if event.name == "file" else []
+                    elif event and is_file:
+                        file.write(event)
+    except ParserLimitReached:
+        raise ClientException(f"The form has more than {MAX_PARTS} parts, or one with too long a header") from None
+    except MultipartError as error:
+        raise ClientException(f"The form is damaged: {error}") from None
+    if named != [True]:
+        raise ClientException("Expected a form with one file, in the part named file")
 
 
 async def _finish(receiving: Coroutine[Any, Any, T]) -> T:

@@ -13,23 +13,32 @@ from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from litestar_app.access.callers import get_caller
-from litestar_app.exceptions import KeyInUseError, StudentNotFoundError
+from litestar_app.exceptions import InvalidQueryError, KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
-from litestar_app.http.parameters import READ, IdempotencyKey, is_plain_integer, parse_key
+from litestar_app.http.parameters import MAX_QUERY, READ, IdempotencyKey, is_plain_integer, parse_key
 from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.http.security import PERSONAL
-from litestar_app.students.listing import BY_ID, MAX_NAME, SORT_PATTERN, Listing, create_listing
+from litestar_app.students.listing import BY_ID, MAX_NAME, SORT_PATTERN, Filters, Listing, create_listing
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import Page, StudentService
 
 MAX_ID = 2**63 - 1
+NO_FILTERS = Filters()
 
 StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many students at most")]
-Offset = Annotated[int, QueryParameter(ge=0, le=2**53 - 1, description="how many students to skip")]
+Offset = Annotated[
+    int | None,
+    QueryParameter(
+        ge=0,
+        le=2**53 - 1,
+        description="how many students to skip; not beside a cursor",
+        schema_extra={"minimum": 0, "default": 0},
+    ),
+]
 CursorText = Annotated[
     str | None, QueryParameter(description="where the page begins, from a Link; it keeps the filters and the sort")
 ]
@@ -57,6 +66,8 @@ CgpaMax = Annotated[
     float | None, QueryParameter(ge=0, le=10, description="the highest that matches", schema_extra={"minimum": 0})
 ]
 Count = Annotated[bool, QueryParameter(description="whether X-Total-Count tells how many students match")]
+MAX_LINK = MAX_QUERY - 1500
+"""Bytes of the query of a link, but for the student at a boundary: a text of 100 characters may have 400."""
 # Of a header that is only documented, the value says that it is a string.
 ETAG = ResponseHeader(
     "ETag",
@@ -133,7 +144,7 @@ class StudentController(Controller):
         request: Request[Any, Any, Any],
         students: NamedDependency[StudentService],
         limit: Limit = 100,
-        offset: Offset = 0,
+        offset: Offset = None,
         cursor: CursorText = None,
         sort: Sort = None,
         department: Departments = (),
@@ -154,6 +165,8 @@ class StudentController(Controller):
             cgpa_max=cgpa_max,
             count=count,
         )
+        if listing.filters != NO_FILTERS:
+            _check_links(listing)
         if listing.is_short and not count:
             page = await students.list_page(listing)
         else:
@@ -264,13 +277,26 @@ def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:
     return Response(student, headers={**PERSONAL, "ETag": etag(student), **headers})
 
 
-def _link_pages(path: str, listing: Listing, page: Page) -> str:
-    """Write the header Link: to the first page and to those beside this one."""
-    common = f"limit={listing.limit}{'&count=true' if listing.count else ''}"
+def _check_links(listing: Listing) -> None:
+    """Reject filters of which a page could have a link that is too long for this service itself."""
+    cursor = listing.make_cursor(None, is_backward=True)
+    if max(len(_write_first(listing)), len(cursor.encode())) > MAX_LINK:
+        raise InvalidQueryError(f"The filters are too long: the links to other pages have {MAX_LINK} bytes for them")
+
+
+def _write_first(listing: Listing) -> str:
+    """Write the filters and the sort for a query."""
     filters = msgspec.to_builtins(listing.filters)
     if listing.sort != BY_ID:
         filters["sort"] = ",".join(map(str, listing.sort))
-    queries = {"first": f"{common}&{urlencode(filters, doseq=True)}" if filters else common}
+    return urlencode(filters, doseq=True)
+
+
+def _link_pages(path: str, listing: Listing, page: Page) -> str:
+    """Write the header Link: to the first page and to those beside this one."""
+    common = f"limit={listing.limit}{'&count=true' if listing.count else ''}"
+    first = _write_first(listing)
+    queries = {"first": f"{common}&{first}" if first else common}
     if page.previous:
         queries["prev"] = f"{common}&cursor={page.previous.encode()}"
     if page.next:

@@ -104,7 +104,7 @@ class Cursor(Struct, frozen=True, array_like=True):
 
     def encode(self) -> str:
         """Write the cursor as a text for a URL."""
-        payload = msgspec.json.encode(self)
+        payload = msgspec.msgpack.encode(self)  # JSON has no infinity, which tables of other programs may hold
         return base64.urlsafe_b64encode(_checksum(payload) + payload).rstrip(b"=").decode()
 
     @classmethod
@@ -112,7 +112,7 @@ class Cursor(Struct, frozen=True, array_like=True):
         """Read a cursor, or raise InvalidQueryError for one that this service did not write."""
         try:
             data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            cursor = msgspec.json.decode(data[CHECKSUM_BYTES:], type=cls)
+            cursor = msgspec.msgpack.decode(data[CHECKSUM_BYTES:], type=cls)
         except (binascii.Error, ValueError):  # of msgspec, too
             cursor = None
         if cursor is None or _checksum(data[CHECKSUM_BYTES:]) != data[:CHECKSUM_BYTES] or cursor.encode() != text:
@@ -170,7 +170,7 @@ class Listing(Struct, frozen=True, kw_only=True):
 def create_listing(  # noqa: PLR0913  the parameters of the route
     *,
     limit: int = 100,
-    offset: int = 0,
+    offset: int | None = None,
     cursor: str | None = None,
     sort: str | None = None,
     count: bool = False,
@@ -187,19 +187,11 @@ def create_listing(  # noqa: PLR0913  the parameters of the route
     """
     given = Filters(tuple(sorted(set(department))), name, cgpa_min, cgpa_max)
     keys = BY_ID if sort is None else parse_sort(sort)
-    if "" in given.department:
-        raise InvalidQueryError("query parameter 'department': empty; leave it out")
-    if name is not None and len(name) > MAX_NAME:
-        raise InvalidQueryError(f"query parameter 'name': expected at most {MAX_NAME} characters")
-    for field, texts in (("department", given.department), ("name", [name or ""])):
-        if any("\0" in text for text in texts):  # at which SQLite ends a text in some functions and not in others
-            raise InvalidQueryError(f"query parameter {field!r}: NUL is not possible")
-    if cgpa_min is not None and cgpa_max is not None and cgpa_min > cgpa_max:
-        raise InvalidQueryError(f"query parameter 'cgpa_min': {cgpa_min} is above cgpa_max, {cgpa_max}")
+    _check_filters(given)
     if cursor is None:
-        return Listing(filters=given, sort=keys, limit=limit, offset=offset, count=count)
+        return Listing(filters=given, sort=keys, limit=limit, offset=offset or 0, count=count)
     position = Cursor.decode(cursor)
-    if offset:
+    if offset is not None:
         raise InvalidQueryError("query parameter 'offset': not possible beside a cursor")
     if sort is not None and keys != parse_sort(position.sort):
         raise InvalidQueryError(f"query parameter 'sort': the cursor belongs to sort={position.sort}")
@@ -214,6 +206,18 @@ def create_listing(  # noqa: PLR0913  the parameters of the route
         is_backward=position.is_backward,
         boundary=position.boundary,
     )
+
+
+def _check_filters(filters: Filters) -> None:
+    if "" in filters.department:
+        raise InvalidQueryError("query parameter 'department': empty; leave it out")
+    if filters.name is not None and len(filters.name) > MAX_NAME:
+        raise InvalidQueryError(f"query parameter 'name': expected at most {MAX_NAME} characters")
+    for field, texts in (("department", filters.department), ("name", [filters.name or ""])):
+        if any("\0" in text for text in texts):  # at which SQLite ends a text in some functions and not in others
+            raise InvalidQueryError(f"query parameter {field!r}: NUL is not possible")
+    if filters.cgpa_min is not None and filters.cgpa_max is not None and filters.cgpa_min > filters.cgpa_max:
+        raise InvalidQueryError(f"query parameter 'cgpa_min': {filters.cgpa_min} is above cgpa_max, {filters.cgpa_max}")
 
 
 def parse_sort(text: str) -> tuple[SortKey, ...]:

@@ -1,6 +1,7 @@
 """The routes of import and export."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
@@ -57,7 +58,7 @@ MAX_FORM_BYTES = 64 * 1024
 """What a form may have around its file."""
 REJECTED = "A row is rejected, so nothing was imported; errors lists the problems"
 IMPORT_DETAILS = {
-    400: "query parameter 'mode': Invalid enum value 'some'",
+    400: "query parameter 'mode': expected all or valid, got 'some'",
     409: "The first request with this Idempotency-Key is still running",
     413: f"The body is over {MAX_FILE_BYTES + MAX_FORM_BYTES} bytes",
     415: f"Expected a file with Content-Type: {', '.join(KINDS)}; no Content-Encoding",
@@ -216,7 +217,7 @@ class TransferController(Controller):
         With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.
         """
         kind, declared = _read_content_type(request)
-        wants_csv = TEXT_CSV in request.headers.get("accept", "").lower()
+        wants_csv = _prefers_csv(request.headers.get("accept", "").lower())
         options = ImportOptions(
             kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
         )
@@ -236,6 +237,18 @@ class TransferController(Controller):
             return Response(report, headers=NO_STORE)
         rejection = msgspec.to_builtins(make_problem(status, REJECTED)) | msgspec.to_builtins(report)
         return Response(rejection, status_code=status, media_type=PROBLEM_JSON, headers=NO_STORE)
+
+
+def _prefers_csv(accept: str) -> bool:
+    """Tell whether CSV is accepted by its name, and no less than JSON (RFC 9110, 12.5.1)."""
+    qualities = {}
+    for part in accept.split(","):
+        kind, *parameters = [text.strip() for text in part.split(";")]
+        given = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        qualities[kind] = float(given) if re.fullmatch(r"[01](\.[0-9]{0,3})?", given) else 1.0
+    json = next((qualities[kind] for kind in ("application/json", "application/*", "*/*") if kind in qualities), 0.0)
+    csv = qualities.get(TEXT_CSV, qualities.get("text/*", 0.0))
+    return csv > 0 and csv >= json
 
 
 def _read_content_type(request: Request[Any, Any, Any]) -> tuple[Kind | None, str | None]:

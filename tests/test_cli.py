@@ -46,11 +46,12 @@ class Commands:
             out, errors = process.communicate(given, timeout=60)
         return process.returncode, out.decode(), errors.decode()
 
-    def run_on_terminal(self, *arguments: Any) -> tuple[int, str]:
-        """Return the exit code and what is on the terminal, which has 80 columns."""
+    def run_on_terminal(self, *arguments: Any, said: str = "") -> tuple[int, str]:
+        """Return the exit code and what is on the terminal, which has 80 columns, where somebody says something."""
         ours, theirs = pty.openpty()
         with self.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, variables={"COLUMNS": "80"}) as process:
             os.close(theirs)
+            os.write(ours, said.encode() + b"\n" if said else b"")
             shown = bytearray()
             while True:
                 try:

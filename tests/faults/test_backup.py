@@ -1,4 +1,4 @@
-"""Backup and restore under load, killed half-way and without room: nothing acknowledged is lost, nothing is half done."""
+"""Backup and restore under load, killed half-way and without room: nothing is lost, nothing is half done."""
 
 import signal
 import subprocess

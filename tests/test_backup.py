@@ -1,30 +1,50 @@
 """`litestar students backup` and `restore`: what they make, what they refuse, and who may read it."""
 
 import os
+import re
 import shlex
 import sqlite3
 import stat
 import subprocess
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from litestar_app.models import Student
+from litestar_app.database.backup import back_up, prepare_restore, restore
+from litestar_app.exceptions import BackupError
+from litestar_app.settings import Settings
 from tests.conftest import query_sqlite
+from tests.database import prepare
 from tests.mariadb import MariaDB
 from tests.service import ANANYA, Service, serve_database
 from tests.test_cli import ALL, GOOD, Commands
 from tests.test_tutorial import TUTORIAL_TABLE
 
 NAMES = "SELECT name FROM students ORDER BY id"
+IDS = "SELECT id FROM students ORDER BY id"
+THREE = (
+    "INSERT INTO students (name, department, cgpa) VALUES ('Ananya', 'CSE', 8.9), ('Zoë', 'Law', 7), ('=x', 'IT', 5)"
+)
 
 
 @pytest.fixture
 def commands(tmp_path: Path, sqlite_url: str) -> Commands:
     return Commands(tmp_path, sqlite_url)
+
+
+@pytest.fixture
+def three(sqlite_path: Path, sqlite_url: str) -> Path:
+    """A database of three students that nobody uses."""
+    with prepare(sqlite_url):
+        query_sqlite(sqlite_path, THREE)
+    return sqlite_path
+
+
+def restore_file(database: Path, file: Path) -> Path | None:
+    with prepare_restore(Settings(database_url=f"sqlite:///{database}"), file) as copy:
+        return restore(database, copy)
 
 
 def get_mode(path: Path) -> int:
@@ -64,162 +84,182 @@ def test_service_runs_through_backup_and_restore(
         assert [response.json()["id"] for response in repeated] == [1, 30]
         service.stop()
     assert "ERROR" not in service.log()
-    assert [id_ for (id_,) in query_sqlite(kept, "SELECT id FROM students ORDER BY id")] == list(range(2, 29))
+    assert [id_ for (id_,) in query_sqlite(kept, IDS)] == list(range(2, 29))
     assert [get_mode(path) for path in (backup, kept)] == [0o600, 0o600]
     names = {backup.name, kept.name, "students.db", "service.log"}
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
-def test_restored_ids_go_on_in_every_kind_of_table(commands: Commands, tmp_path: Path, sqlite_path: Path) -> None:
+def test_restored_ids_go_on_in_every_kind_of_table(tmp_path: Path, sqlite_path: Path) -> None:
     """A file of the tutorial has no sequence, and a backup without rows no entry in it."""
-    assert commands.run("backup", tmp_path / "none.db")[0] == 1
-    with closing(sqlite3.connect(sqlite_path)) as connection:
+    tutorial, empty = tmp_path / "tutorial.db", tmp_path / "empty.db"
+    with closing(sqlite3.connect(tutorial)) as connection:
         connection.executescript(TUTORIAL_TABLE)
-    assert commands.run("backup", tmp_path / "tutorial.db")[0] == 0
-    sqlite_path.rename(tmp_path / "old.db")
-    with serve_database(f"sqlite:///{tmp_path / 'empty.db'}") as client:
-        assert client.get("/students").json() == []
-    assert commands.run("restore", tmp_path / "empty.db", "--yes")[0] == 0  # without a database, it makes one
+    with prepare(f"sqlite:///{empty}"):
+        pass
+    assert restore_file(sqlite_path, empty) is None  # without a database, it makes one
     assert get_mode(sqlite_path) == 0o600
-    assert find_kept(tmp_path) == []
-    for backup, expected in (("tutorial.db", [1, 2, 3]), ("empty.db", [])):
-        assert commands.run("restore", tmp_path / backup, "--yes")[0] == 0
-        assert [id_ for (id_,) in query_sqlite(sqlite_path, "SELECT id FROM students ORDER BY id")] == expected
-        time.sleep(1.1)  # the kept files are named by the second
+    for file, expected in ((tutorial, [1, 2, 3]), (empty, [])):
+        assert restore_file(sqlite_path, file) in find_kept(tmp_path)
+        assert [id_ for (id_,) in query_sqlite(sqlite_path, IDS)] == expected
     with serve_database(f"sqlite:///{sqlite_path}") as client:
         assert client.post("/student", json=ANANYA).json()["id"] == 4
-    assert len(find_kept(tmp_path)) == 2
 
 
-def test_restore_makes_what_a_start_makes(commands: Commands, tmp_path: Path, sqlite_path: Path) -> None:
-    """Of a backup with other pages and without our indexes, in the write-ahead log of a program that has crashed."""
-    assert commands.run("seed", "5")[0] == 0
+def test_restore_replaces_a_database_without_tables(tmp_path: Path, sqlite_path: Path, three: Path) -> None:
+    """As another program, or a start that failed, may have left it; a table of that is kept, and gone."""
+    back_up(three, tmp_path / "backup.db")
+    three.unlink()
+    query_sqlite(sqlite_path, "CREATE TABLE other (x)")
+    kept = restore_file(sqlite_path, tmp_path / "backup.db")
+    assert kept is not None
+    assert query_sqlite(sqlite_path, NAMES) == [("Ananya",), ("Zoë",), ("=x",)]
+    assert query_sqlite(kept, "SELECT name FROM sqlite_master") == [("other",)]
+
+
+def test_restore_makes_what_a_start_makes(tmp_path: Path, three: Path) -> None:
+    """Of a backup with other pages and without our indexes, in the write-ahead log of a program that runs."""
     backup = tmp_path / "100% #?.db"
     with closing(sqlite3.connect(backup)) as connection:
         connection.executescript(f"PRAGMA page_size=8192; {TUTORIAL_TABLE}; PRAGMA journal_mode=WAL")
-        connection.execute("UPDATE students SET name = 'Zoë' WHERE id = 3")
-        connection.commit()
-        connection.execute("BEGIN")  # as long as this is open, nothing is folded back
-        connection.execute(NAMES).fetchall()
-        assert commands.run("restore", backup, "--yes")[0] == 0
-    assert query_sqlite(sqlite_path, NAMES) == [("Ananya",), ("Rahul",), ("Zoë",)]
-    indexes = {name for _, name, *_ in query_sqlite(sqlite_path, "PRAGMA index_list(students)")}
-    assert indexes == {"ix_students_id"} | {index.name for index in Student.__table__.indexes}  # type: ignore[attr-defined]
-    assert query_sqlite(sqlite_path, "PRAGMA integrity_check") == [("ok",)]
-    assert query_sqlite(sqlite_path, "PRAGMA page_size") == [(4096,)]
+        connection.execute("UPDATE students SET name = 'Boris' WHERE id = 3")
+        connection.commit()  # and as long as this is open, nothing is folded back
+        restore_file(three, backup)
+    assert query_sqlite(three, NAMES) == [("Ananya",), ("Rahul",), ("Boris",)]
+    indexes = {name for _, name, *_ in query_sqlite(three, "PRAGMA index_list(students)")}
+    assert {"ix_students_id", "ix_students_name", "ix_students_department_cgpa"} < indexes
+    assert query_sqlite(three, "PRAGMA integrity_check") == [("ok",)]
+    assert query_sqlite(three, "PRAGMA page_size") == [(4096,)]
 
 
-def damage(path: Path) -> None:
+def damage(path: Path, page: int) -> None:
     with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * 4096 * 3)
+        file.seek(4096 * page)
+        file.write(b"\xff" * 4096)
 
 
-def make_table(columns: str) -> str:
-    return f"CREATE TABLE students (id INTEGER PRIMARY KEY, {columns})"
-
-
-REJECTED = {
-    "name TEXT, cgpa REAL": "cannot be restored: its table students does not fit: column department is missing",
-    "name TEXT, department TEXT, cgpa DECIMAL": "cannot be restored: its table students does not fit: column cgpa is",
-}
-
-
-def test_unfit_file_is_not_restored(commands: Commands, tmp_path: Path, sqlite_path: Path) -> None:
-    """Each is one line and exit code 1, and leaves the database and its directory as they were."""
-    assert commands.run("import", "-", given=GOOD.encode())[0] == 0
-    files = {"database itself": sqlite_path, "text: file is not a database": tmp_path / "text"}
-    files["d: database disk image is malformed"] = tmp_path / "d"
-    (tmp_path / "text").write_text("id,name\n" * 1000)
-    assert commands.run("backup", tmp_path / "d")[0] == 0
-    damage(tmp_path / "d")
-    for number, (columns, says) in enumerate(REJECTED.items()):
-        files[says] = tmp_path / f"table{number}"
-        query_sqlite(files[says], make_table(columns))
+def test_unfit_file_is_not_restored(tmp_path: Path, three: Path) -> None:
+    """Each says what is wrong with which file, and leaves the database and its directory as they were."""
+    text, damaged, loose = tmp_path / "text", tmp_path / "damaged", tmp_path / "loose"
+    text.write_text("id,name\n" * 1000)
+    for path in (damaged, loose):
+        back_up(three, path)
+    damage(damaged, 1)
+    with closing(sqlite3.connect(loose)) as connection:
+        connection.executescript("PRAGMA writable_schema=1; UPDATE sqlite_master SET rootpage = 2 WHERE rootpage = 3")
+    files = {
+        f"{three} is the database itself": three,
+        f"{text}: file is not a database": text,
+        f"{damaged}: database disk image is malformed": damaged,
+        f"{loose} is damaged: ": loose,
+    }
+    for number, (columns, problem) in enumerate(
+        [
+            ("name TEXT, cgpa REAL", "column department is missing"),
+            ("name, department TEXT, cgpa REAL", "column name is"),
+        ]
+    ):
+        path = tmp_path / f"table{number}"
+        query_sqlite(path, f"CREATE TABLE students (id INTEGER PRIMARY KEY, {columns})")
+        files[f"{path} cannot be restored: its table students does not fit: {problem}"] = path
     before = sorted(tmp_path.iterdir())
     for says, file in files.items():
-        code, shown, errors = commands.run("restore", file, "--yes")
-        assert (code, shown, errors.count("\n")) == (1, "", 1)
-        assert errors.startswith("student-records: ")
-        assert says in errors
-    assert query_sqlite(sqlite_path, ALL) == [("Ananya", "CSE", 8.9), ("=x", "ECE", 7.0)]
+        with pytest.raises(BackupError, match=re.escape(says)):
+            restore_file(three, file)
+    assert query_sqlite(three, IDS) == [(1,), (2,), (3,)]
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_damaged_database_is_not_backed_up(commands: Commands, tmp_path: Path, sqlite_path: Path) -> None:
+def test_damaged_database_is_not_backed_up(tmp_path: Path, three: Path) -> None:
     """And one that was backed up can be restored over it; what is damaged is kept."""
-    assert commands.run("seed", "500")[0] == 0
-    assert commands.run("backup", tmp_path / "good.db")[0] == 0
-    with sqlite_path.open("r+b") as file:
-        file.seek(4096 * 12)
-        file.write(b"\xff" * 4096 * 3)
-    (tmp_path / "old.db").write_text("old")
-    code, shown, errors = commands.run("backup", "--force", tmp_path / "old.db")
-    assert (code, shown, errors.count("\n")) == (1, "", 1)
-    assert (tmp_path / "old.db").read_text() == "old"
-    assert commands.run("restore", tmp_path / "good.db", "--yes")[0] == 0
-    assert query_sqlite(sqlite_path, "PRAGMA integrity_check") == [("ok",)]
-    assert query_sqlite(sqlite_path, "SELECT count(*) FROM students") == [(500,)]
-    (kept,) = find_kept(tmp_path)
+    good, old = tmp_path / "good.db", tmp_path / "old.db"
+    assert back_up(three, good) == 3
+    ((root,),) = query_sqlite(three, "SELECT rootpage FROM sqlite_master WHERE name = 'ix_students_cgpa'")
+    damage(three, root - 1)
+    old.write_text("old")
+    with pytest.raises(BackupError):
+        back_up(three, old)
+    assert old.read_text() == "old"
+    kept = restore_file(three, good)
+    assert query_sqlite(three, "PRAGMA integrity_check") == [("ok",)]
+    assert query_sqlite(three, IDS) == [(1,), (2,), (3,)]
+    assert kept is not None
     assert b"\xff" * 4096 in kept.read_bytes()
 
 
-def test_backup_replaces_only_when_told_to(commands: Commands, tmp_path: Path, sqlite_path: Path) -> None:
-    assert commands.run("import", "-", given=GOOD.encode())[0] == 0
-    (tmp_path / "old.db").write_text("old")
-    (tmp_path / "old.db").chmod(0o644)
-    before = sqlite_path.read_bytes()
+def test_backup_replaces_only_when_told_to(commands: Commands, tmp_path: Path, three: Path) -> None:
+    old, before = tmp_path / "old.db", three.read_bytes()
+    old.write_text("old")
+    old.chmod(0o644)
     for arguments in (["old.db"], ["--force", "."], ["missing/new.db"], ["--force", "students.db"]):
         code, shown, errors = commands.run("backup", *arguments)
         assert (code, shown) == (2, "")
         assert "Traceback" not in errors
-    assert (tmp_path / "old.db").read_text() == "old"
-    assert sqlite_path.read_bytes() == before
-    assert commands.run("backup", "--force", "old.db") == (0, "Wrote old.db: 2 students.\n", "")
-    assert query_sqlite(tmp_path / "old.db", ALL) == query_sqlite(sqlite_path, ALL)
-    assert get_mode(tmp_path / "old.db") == 0o600
+    assert (old.read_text(), three.read_bytes()) == ("old", before)
+    assert commands.run("backup", "--force", "old.db") == (0, "Wrote old.db: 3 students.\n", "")
+    assert query_sqlite(old, ALL) == query_sqlite(three, ALL)
+    assert get_mode(old) == 0o600
 
 
-def test_backup_can_be_read_where_nothing_can_be_written(commands: Commands, tmp_path: Path) -> None:
+def test_backup_can_be_read_where_nothing_can_be_written(tmp_path: Path, three: Path) -> None:
     """Its journal is none that wants files of its own beside it."""
-    assert commands.run("seed", "3")[0] == commands.run("backup", "backup.db")[0] == 0
-    with closing(sqlite3.connect(f"file:{tmp_path}/backup.db?mode=ro", uri=True)) as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchall() == [("delete",)]
+    back_up(three, tmp_path / "backup.db")
+    assert query_sqlite(tmp_path / "backup.db", "PRAGMA journal_mode") == [("delete",)]
 
 
-def test_restore_asks_first(commands: Commands, sqlite_path: Path) -> None:
+def test_missing_database_is_not_created_by_a_backup(commands: Commands, tmp_path: Path, sqlite_path: Path) -> None:
+    says = f"student-records: {sqlite_path}: unable to open database file\n"
+    assert commands.run("backup", "backup.db") == (1, "", says)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_restore_asks_first(commands: Commands, tmp_path: Path, three: Path) -> None:
     """On a terminal; elsewhere it wants --yes."""
-    assert commands.run("seed", "3")[0] == commands.run("backup", "backup.db")[0] == 0
-    assert commands.run("seed", "2")[0] == 0
+    back_up(three, tmp_path / "backup.db")
+    query_sqlite(three, THREE)
     assert commands.run("restore", "backup.db")[0] == 2
-    for said, code, students in (("n", 1, 5), ("y", 0, 3)):
+    for said, code, students in (("n", 1, 6), ("y", 0, 3)):
         assert commands.run_on_terminal("restore", "backup.db", said=said)[0] == code
-        assert query_sqlite(sqlite_path, "SELECT count(*) FROM students") == [(students,)]
+        assert query_sqlite(three, "SELECT count(*) FROM students") == [(students,)]
 
 
-def test_restore_waits_for_a_write(commands: Commands, tmp_path: Path, sqlite_path: Path) -> None:
-    """What that writes is kept, though it was committed after the restore began."""
-    assert commands.run("seed", "3")[0] == commands.run("backup", "backup.db")[0] == 0
-    with closing(sqlite3.connect(sqlite_path, isolation_level=None, check_same_thread=False)) as other:
+def test_restore_waits_for_a_write(tmp_path: Path, three: Path) -> None:
+    """What that writes is kept, though it is committed after the restore began."""
+    back_up(three, tmp_path / "backup.db")
+    with closing(sqlite3.connect(three, isolation_level=None, check_same_thread=False)) as other:
         other.executescript("BEGIN IMMEDIATE; INSERT INTO students VALUES (77, 'Late', 'CSE', 1)")
-        timer = threading.Timer(3, other.execute, ["COMMIT"])
+        timer = threading.Timer(1, other.execute, ["COMMIT"])
         timer.start()
-        assert commands.run("restore", "backup.db", "--yes")[0] == 0
+        kept = restore_file(three, tmp_path / "backup.db")
         timer.join()
-    (kept,) = find_kept(tmp_path)
+    assert kept is not None
     assert ("Late",) in query_sqlite(kept, NAMES)
-    assert len(query_sqlite(sqlite_path, NAMES)) == 3
-    assert query_sqlite(sqlite_path, "SELECT seq FROM sqlite_sequence WHERE name = 'students'") == [(77,)]
+    assert len(query_sqlite(three, NAMES)) == 3
+    assert query_sqlite(three, "SELECT seq FROM sqlite_sequence WHERE name = 'students'") == [(77,)]
+
+
+def test_restore_gives_up_on_a_lock_that_stays(tmp_path: Path, three: Path) -> None:
+    back_up(three, tmp_path / "backup.db")
+    with (
+        prepare_restore(Settings(database_url=f"sqlite:///{three}"), tmp_path / "backup.db") as copy,
+        closing(sqlite3.connect(three, isolation_level=None)) as other,
+    ):
+        other.executescript("BEGIN IMMEDIATE; INSERT INTO students VALUES (77, 'Late', 'CSE', 1)")
+        with pytest.raises(BackupError, match="is locked: another process writes"):
+            restore(three, copy, lock_timeout=0.1)
+        other.execute("COMMIT")
+    assert query_sqlite(three, IDS) == [(1,), (2,), (3,), (77,)]
+    assert find_kept(tmp_path) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to another user")
-def test_owner_and_mode_of_the_database_stay(commands: Commands, sqlite_path: Path) -> None:
-    assert commands.run("seed", "3")[0] == commands.run("backup", "backup.db")[0] == 0
-    sqlite_path.chmod(0o640)
-    os.chown(sqlite_path, 12345, 23456)
-    assert commands.run("restore", "backup.db", "--yes")[0] == 0
-    status = sqlite_path.stat()
-    assert (status.st_uid, status.st_gid, get_mode(sqlite_path)) == (12345, 23456, 0o640)
+def test_owner_and_mode_of_the_database_stay(tmp_path: Path, three: Path) -> None:
+    back_up(three, tmp_path / "backup.db")
+    three.chmod(0o640)
+    os.chown(three, 12345, 23456)
+    restore_file(three, tmp_path / "backup.db")
+    status = three.stat()
+    assert (status.st_uid, status.st_gid, get_mode(three)) == (12345, 23456, 0o640)
 
 
 def test_only_its_owner_reads_a_new_database(tmp_path: Path, sqlite_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_unit_is_valid_and_confined(tmp_path: Path) -> None:
     unit.write_text(text.replace("/opt/student-records/bin/python", sys.executable))
     verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
     assert (verified.returncode, [line for line in verified.stderr.splitlines() if unit.name in line]) == (0, [])
-    rated = [analyze, "security", "--offline=true", "--threshold=20", unit]
+    rated = [analyze, "security", "--offline=true", "--threshold=20", str(unit)]
     assert subprocess.run(rated, capture_output=True, check=False).returncode == 0
 
 

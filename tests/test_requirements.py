@@ -39,5 +39,5 @@ def test_requirements_are_complete(version: str, tmp_path: Path) -> None:
     if uv is None:
         assert "CI" not in os.environ, "uv is not installed"
         pytest.skip("uv is not installed")
-    arguments = ["--require-hashes", "--python-version", version, "--target", tmp_path, "-r", FILE]
+    arguments = ["--require-hashes", "--python-version", version, "--target", str(tmp_path), "-r", str(FILE)]
     subprocess.run([uv, "pip", "install", "-q", "--dry-run", *arguments], check=True)

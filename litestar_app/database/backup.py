@@ -62,7 +62,7 @@ def prepare_restore(settings: Settings, source: Path) -> Iterator[Path]:
         yield copy
 
 
-def restore(database: Path, copy: Path) -> Path | None:
+def restore(database: Path, copy: Path, lock_timeout: float = LOCK_TIMEOUT) -> Path | None:
     """Make the content of the database that of a prepared copy; return where the former content is, if there was any.
 
     It is one transaction, so that other processes see either content, and no write is lost between the two: what is
@@ -76,10 +76,12 @@ def restore(database: Path, copy: Path) -> Path | None:
     kept = database.with_name(f"{database.name}.before-restore-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     create_private(str(database))
     with _open(database) as target, _open(copy, database) as source, _open(database) as former:
-        ((page_size,),) = target.execute("PRAGMA page_size")
-        if not is_new and source.execute("PRAGMA page_size").fetchone() != (page_size,):
-            # that of a file with a write-ahead log cannot be changed
-            source.executescript(f"PRAGMA journal_mode=DELETE; PRAGMA page_size={page_size}; VACUUM")
+        if not is_new:
+            target.execute("PRAGMA journal_mode=WAL")  # as the service does; else the lock would keep out `former` too
+            ((page_size,),) = target.execute("PRAGMA page_size")
+            if source.execute("PRAGMA page_size").fetchone() != (page_size,):
+                # that of a file with a write-ahead log cannot be changed
+                source.executescript(f"PRAGMA journal_mode=DELETE; PRAGMA page_size={page_size}; VACUUM")
         ((pages,),) = source.execute("PRAGMA page_count")
 
         def keep_former(status: int, remaining: int, _total: int) -> None:
@@ -91,6 +93,7 @@ def restore(database: Path, copy: Path) -> Path | None:
                 _save(former, kept)
 
         target.execute("PRAGMA synchronous=FULL")
+        target.execute(f"PRAGMA busy_timeout={round(lock_timeout * 1000)}")
         source.backup(target, pages=-(-pages // 2), progress=keep_former)
         target.execute("PRAGMA busy_timeout=0")
         # else the next write of the service would pay for it; the log is cut only where nobody reads it

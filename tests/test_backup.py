@@ -106,6 +106,20 @@ def test_restored_ids_go_on_in_every_kind_of_table(tmp_path: Path, sqlite_path: 
         assert client.post("/student", json=ANANYA).json()["id"] == 4
 
 
+def test_restore_revives_no_revoked_key(tmp_path: Path, three: Path) -> None:
+    """Keys are those of the database; one that only the backup has, as on a new machine, is added."""
+    key = "INSERT INTO api_keys VALUES (?, ?, 'editor', 'x', 1, NULL, ?)"
+    query_sqlite(three, key, "a", "old", None)
+    query_sqlite(three, key, "b", "gone", None)
+    back_up(three, tmp_path / "backup.db")
+    query_sqlite(three, "UPDATE api_keys SET revoked_at = 2 WHERE id = 'a'")
+    query_sqlite(three, "DELETE FROM api_keys WHERE id = 'b'")
+    query_sqlite(three, key, "c", "new", None)
+    restore_file(three, tmp_path / "backup.db")
+    keys = query_sqlite(three, "SELECT id, revoked_at FROM api_keys ORDER BY id")
+    assert keys == [("a", 2), ("b", None), ("c", None)]
+
+
 def test_restore_replaces_a_database_without_tables(tmp_path: Path, sqlite_path: Path, three: Path) -> None:
     """As another program, or a start that failed, may have left it; a table of that is kept, and gone."""
     back_up(three, tmp_path / "backup.db")

@@ -17,14 +17,16 @@ import psutil
 import pytest
 from selenium import webdriver
 
-from tests.browser import OWN_HOST, execute, find, read_errors
+from tests.browser import OWN_HOST, authorize, execute, find, read_errors
 from tests.conftest import query_sqlite
 from tests.mariadb import find_binary, free_port
-from tests.service import ANANYA, Service, connect
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, EDITOR_SECRET, Service, connect
 from tests.test_cli import HEADER
 
 DEPLOY = Path(__file__).parents[1] / "docs/deploy"
 PREFIX = "/students-api"
+BEHIND = {"ROOT_PATH": PREFIX, "FORWARDED_ALLOW_IPS": "127.0.0.1", "API_KEYS": API_KEYS}
+HEADERS = {"Host": OWN_HOST, **AS_EDITOR}
 NGINX = """
 {user}
 daemon off; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
@@ -91,7 +93,7 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, s
     """A service behind nginx, below a prefix, and the URL of that."""
     directory = tmp_path_factory.mktemp("nginx")
     with (
-        Service(directory, ROOT_PATH=PREFIX) as service,
+        Service(directory, **BEHIND) as service,
         run_nginx(directory, service.port) as url,
     ):
         yield service, url
@@ -102,7 +104,7 @@ def below(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, s
 def proxied(below: tuple[Service, str]) -> Iterator[httpx.Client]:
     service, url = below
     trusted = ssl.create_default_context(cafile=str(service.directory / "cert.pem"))
-    with connect(url, verify=trusted, headers={"Host": OWN_HOST}, timeout=120) as client:
+    with connect(url, verify=trusted, headers=HEADERS, timeout=120) as client:
         yield client
 
 
@@ -116,7 +118,7 @@ def test_addresses_below_the_prefix_are_right(proxied: httpx.Client) -> None:
     assert proxied.get("/").headers["Location"] == f"{PREFIX}/docs"
     assert proxied.get("/openapi.json").json()["servers"] == [{"url": PREFIX}]
     assert proxied.get("/health/ready").status_code == 200
-    outside = httpx.get(str(proxied.base_url).replace(PREFIX, ""), verify=False, headers={"Host": OWN_HOST})
+    outside = httpx.get(str(proxied.base_url).replace(PREFIX, ""), verify=False, headers=HEADERS)
     assert outside.status_code == 404
 
 
@@ -147,7 +149,7 @@ def test_proxy_takes_what_the_service_takes(proxied: httpx.Client) -> None:
 def test_connections_to_the_service_are_kept(below: tuple[Service, str]) -> None:
     service, url = below
     for _ in range(10):
-        assert httpx.get(f"{url}/student/0", verify=False, headers={"Host": OWN_HOST}).status_code == 404
+        assert httpx.get(f"{url}/student/0", verify=False, headers=HEADERS).status_code == 404
     assert service.process is not None
     connections = psutil.Process(service.process.pid).net_connections("tcp")
     assert len([1 for connection in connections if connection.status == psutil.CONN_ESTABLISHED]) == 1
@@ -156,6 +158,7 @@ def test_connections_to_the_service_are_kept(below: tuple[Service, str]) -> None
 def test_page_works_in_a_browser_behind_nginx(below: tuple[Service, str], browser: webdriver.Chrome) -> None:
     _, url = below
     browser.get(f"{url.replace('127.0.0.1', OWN_HOST)}/")
+    authorize(browser, EDITOR_SECRET)
     post = find(browser, ".opblock-post")
     status, body = execute(post)
     assert (status, '"name": "Ananya"' in body) == ("201", True)
@@ -167,9 +170,9 @@ def test_page_works_in_a_browser_behind_nginx(below: tuple[Service, str], browse
 def test_broken_export_is_not_taken_for_a_complete_one(tmp_path: Path, sqlite_path: Path, sqlite_url: str) -> None:
     """It flows through the proxy, and where the service is killed it breaks off; then the proxy says so."""
     with (
-        Service(tmp_path, DATABASE_URL=sqlite_url, ROOT_PATH=PREFIX, LOG_LEVEL="warning") as service,
+        Service(tmp_path, DATABASE_URL=sqlite_url, LOG_LEVEL="warning", **BEHIND) as service,
         run_nginx(tmp_path, service.port) as url,
-        connect(url, verify=False, headers={"Host": OWN_HOST}) as client,
+        connect(url, verify=False, headers=HEADERS) as client,
     ):
         query_sqlite(sqlite_path, WIDE)
         with client.stream("GET", "/students/export") as export:

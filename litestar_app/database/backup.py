@@ -89,7 +89,7 @@ def restore(database: Path, copy: Path, lock_timeout: float = LOCK_TIMEOUT) -> P
             if status not in {sqlite3.SQLITE_OK, sqlite3.SQLITE_DONE}:
                 raise BackupError(f"{database} is locked: another process writes")
             if remaining and not is_new:
-                _raise_sequences(source, former)
+                _carry_over(source, former)
                 _save(former, kept)
 
         target.execute("PRAGMA synchronous=FULL")
@@ -101,24 +101,28 @@ def restore(database: Path, copy: Path, lock_timeout: float = LOCK_TIMEOUT) -> P
     return None if is_new else kept
 
 
-def _raise_sequences(source: sqlite3.Connection, former: sqlite3.Connection) -> None:
-    """Have every table go on with ids that neither the copy nor the former content has given."""
+def _carry_over(source: sqlite3.Connection, former: sqlite3.Connection) -> None:
+    """Have no id given again, and no API key that was revoked since the copy was made be valid again."""
     tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
     known, given = ({name for (name,) in connection.execute(tables)} for connection in (source, former))
-    if "sqlite_sequence" not in known:
-        return
     sequences: dict[str, int] = {}
     if "students" in given:  # of the tutorial, it has no sequence
         sequences |= former.execute("SELECT 'students', coalesce(max(id), 0) FROM students")
     if "sqlite_sequence" in given:
         sequences |= former.execute("SELECT name, seq FROM sqlite_sequence")
     with source:
-        for name in sequences.keys() & known:
-            ((seq,),) = source.execute(
-                "SELECT max(coalesce(max(seq), 0), ?) FROM sqlite_sequence WHERE name = ?", [sequences[name], name]
-            )
-            source.execute("DELETE FROM sqlite_sequence WHERE name = ?", [name])
-            source.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", [name, seq])
+        source.execute("BEGIN")
+        if "sqlite_sequence" in known:
+            for name in sequences.keys() & known:
+                sequence = "SELECT max(coalesce(max(seq), 0), ?) FROM sqlite_sequence WHERE name = ?"
+                ((seq,),) = source.execute(sequence, [sequences[name], name])
+                source.execute("DELETE FROM sqlite_sequence WHERE name = ?", [name])
+                source.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", [name, seq])
+        if "api_keys" in given:
+            columns = ", ".join(name for _, name, *_ in former.execute("PRAGMA table_info(api_keys)"))
+            rows = former.execute(f"SELECT {columns} FROM api_keys").fetchall()  # noqa: S608  names of columns
+            places = ", ".join("?" * len(columns.split(", ")))
+            source.executemany(f"INSERT OR REPLACE INTO api_keys ({columns}) VALUES ({places})", rows)  # noqa: S608
 
 
 def _save(source: sqlite3.Connection, target: Path, checked: Path | None = None) -> int:

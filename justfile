@@ -26,14 +26,23 @@ coverage:
 faults *arguments:
     pytest -n auto --dist worksteal -m faults tests/faults {{ arguments }}
 
-# lint, format, types, tests, coverage: what must pass before a change lands
-check: lint coverage
+# lint, format, types, tests, coverage, known vulnerabilities: what must pass before a change lands
+check: lint coverage audit
 
 # lint, format and types only
 lint:
     ruff check
     ruff format --check
     mypy
+
+# look the versions of docs/deploy/requirements.txt up in PyPI's advisories
+audit:
+    .ci/audit
+
+# renew docs/deploy/requirements.txt: the newest versions that pyproject.toml allows, by their hashes
+lock:
+    uv lock --upgrade
+    uv export --quiet --no-dev --group build --no-emit-project --no-header --format requirements-txt -o docs/deploy/requirements.txt
 
 # repair what a tool can repair
 fix:

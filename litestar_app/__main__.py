@@ -55,6 +55,7 @@ def serve() -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
+        root_path=settings.root_path,
         reload=reload,
         log_level=settings.log_level,
         log_config=_make_log_config(settings),

@@ -9,6 +9,7 @@ StudentRecordsError
 │   ├── InvalidFileError           damaged, without our columns, or not in its charset
 │   ├── UnsupportedFileError       a format that has to be saved as another
 │   └── FileTooLargeError          more than is unpacked, or than fits into a sheet
+├── BackupError                    a copy of the database cannot be made, or not restored
 ├── RejectedError                  a unit of work declines the request before it has changed a row
 │   ├── StudentNotFoundError
 │   ├── PreconditionFailedError
@@ -68,6 +69,10 @@ class UnsupportedFileError(FileError):
 
 class FileTooLargeError(FileError):
     """The file has, or unpacks to, more than is read, or the students do not fit into a sheet."""
+
+
+class BackupError(StudentRecordsError):
+    """A copy of the database cannot be made, or not restored; the message says which file and why."""
 
 
 class RejectedError(StudentRecordsError):

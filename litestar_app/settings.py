@@ -25,6 +25,8 @@ MYSQL_PARAMETERS = (*TLS_FILES, "ssl_check_hostname", "unix_socket")
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
+ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
+
 MAX_PORT = 65535
 Port = Annotated[int, Meta(ge=1, le=MAX_PORT)]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
@@ -38,6 +40,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: Port = 8000
     log_level: LogLevel = "info"
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    root_path: str = ""
     mysql_user: str | None = None
     mysql_password: str | None = None
     mysql_host: str = "127.0.0.1"
@@ -94,6 +97,9 @@ class Settings(Struct, frozen=True, kw_only=True):
                 _require(value.lower() in get_args(LogLevel), name, value, f"one of {', '.join(get_args(LogLevel))}")
             elif name in {"host", "mysql_host"}:
                 _require(_is_host(value), name, value, "an IP address or a host name")
+            elif name == "root_path":
+                right = "a path such as /students-api, of letters, digits and . _ ~ -, without a slash at its end"
+                _require(ROOT_PATH.fullmatch(value), name, value, right)
         try:
             return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:  # a number out of range

@@ -33,6 +33,7 @@ def open_browser(directory: Path) -> Iterator[webdriver.Chrome]:
     ):  # fmt: skip
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.accept_insecure_certs = True  # a test signs its own
     browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
     try:
         yield browser

@@ -47,12 +47,13 @@ class Commands:
             out, errors = process.communicate(given, timeout=60)
         return process.returncode, out.decode(), errors.decode()
 
-    def run_on_terminal(self, *arguments: Any, columns: int = 80) -> tuple[int, str]:
-        """Return the exit code and what is on the terminal."""
+    def run_on_terminal(self, *arguments: Any, columns: int = 80, said: str = "") -> tuple[int, str]:
+        """Return the exit code and what is on the terminal, where somebody says something."""
         ours, theirs = pty.openpty()
         variables = {"COLUMNS": str(columns)}
         with self.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, variables=variables) as process:
             os.close(theirs)
+            os.write(ours, said.encode() + b"\n" if said else b"")
             shown = bytearray()
             while True:
                 try:

@@ -37,8 +37,9 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize("host", ["::", "db_1.example.", "a" * 63, "é.example"])
 def test_variables_are_read(host: str) -> None:
-    given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "PATH": "/bin"}
-    assert Settings.from_environment(given) == Settings(host=host, port=80, log_level="warning", workers=2)
+    given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "ROOT_PATH": "/a/..b~1"}
+    expected = Settings(host=host, port=80, log_level="warning", workers=2, root_path="/a/..b~1")
+    assert Settings.from_environment({**given, "PATH": "/bin"}) == expected
 
 
 def test_mysql_variables_take_any_password() -> None:
@@ -50,6 +51,7 @@ def test_mysql_variables_take_any_password() -> None:
 
 HOST = "expected an IP address or a host name"
 DIGITS = "expected an integer, in digits only"
+PREFIX = "expected a path such as /students-api, of letters, digits and . _ ~ -, without a slash at its end"
 LEVEL = "expected one of critical, error, warning, info, debug"
 BAD_HOSTS = [".", "a..b", "a" * 64, "a b", "a.-b", "a-", "h:80", "[::1]", "a\0b", "é" * 64, ".".join(["abcd"] * 51)]
 BAD_VALUES = [
@@ -61,6 +63,10 @@ BAD_VALUES = [
     ("PORT", "65536", "Expected `int` <= 65535"),
     ("WORKERS", "65", "Expected `int` <= 64"),
     ("LOG_LEVEL", "Warn", LEVEL),
+    *(
+        ("ROOT_PATH", value, PREFIX)
+        for value in ["/", "a", "/a/", "//a", "/a//b", "/a b", "/a/..", "/./a", "/é", "/a%2F"]
+    ),
 ]
 
 

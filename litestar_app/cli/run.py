@@ -11,6 +11,7 @@ import rich_click as click
 
 if TYPE_CHECKING:
     from litestar_app.database import Database
+    from litestar_app.settings import Settings
 
 T = TypeVar("T")
 
@@ -19,15 +20,22 @@ ENVIRONMENT = dict(os.environ)
 REJECTED, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 
 
-def use_database(work: "Callable[[Database], Awaitable[T]]") -> T:
-    """Prepare the configured database as a start of the service does, and work with it."""
+def read_settings() -> "Settings":
+    """Read the settings as the service does."""
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
+    from litestar_app.settings import Settings  # noqa: PLC0415  heavy
+
+    return Settings.from_environment()
+
+
+def use_database(work: "Callable[[Database], Awaitable[T]]") -> T:
+    """Prepare the configured database as a start of the service does, and work with it."""
+    settings = read_settings()
     from litestar_app.database import Database  # noqa: PLC0415  heavy
     from litestar_app.database.config import create_alchemy_config  # noqa: PLC0415
-    from litestar_app.settings import Settings  # noqa: PLC0415
 
-    alchemy = create_alchemy_config(Settings.from_environment())
+    alchemy = create_alchemy_config(settings)
     alchemy.prepare_database()
 
     async def run() -> T:

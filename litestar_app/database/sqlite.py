@@ -1,5 +1,6 @@
 """SQLite: how its connections are set up, which tables can be served, and the file under a running service."""
 
+import contextlib
 import logging
 import math
 import os
@@ -101,6 +102,16 @@ class DatabaseFile:
         )
 
 
+def create_private(path: str) -> None:
+    """Create a file that only its owner may read, as its -wal and -shm then are, where there is none yet.
+
+    What keeps it from being created, SQLite reports when it opens it. One that exists is not even opened: to close it
+    would release the locks that this process has on it.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
 def decode_any(text: bytes) -> str:
     """Decode a text of another program, which need not be UTF-8."""
     return text.decode(errors="replace")
@@ -129,7 +140,11 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
             file.check()
             connection.connection.dbapi_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
 
-    event.listen(engine, "do_connect", lambda *_: file.check())
+    def prepare_file(*_: object) -> None:
+        file.check()
+        create_private(file.path)
+
+    event.listen(engine, "do_connect", prepare_file)
     event.listen(engine, "connect", set_pragmas)
     event.listen(engine, "begin", begin_immediate)
 

@@ -1,0 +1,175 @@
+"""Copies of an SQLite database, made and restored while other processes use it."""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.sqlite import create_private
+from litestar_app.exceptions import BackupError, SettingsError
+from litestar_app.settings import Settings
+
+LOCK_TIMEOUT = 30
+"""Seconds to wait for a write of another process, such as the merge of a large import."""
+
+
+def back_up(database: Path, target: Path) -> int:
+    """Copy the database into a file, which appears when it is complete, checked and on the disk; count its students.
+
+    Only its owner may read it, from its first byte on. A file of that name is replaced.
+
+    Raises:
+        BackupError: the database cannot be copied, or it is damaged.
+
+    """
+    with _open(database) as source:
+        return _save(source, target, database)
+
+
+@contextlib.contextmanager
+def prepare_restore(settings: Settings, source: Path) -> Iterator[Path]:
+    """Make a copy that `restore` takes, next to the database: checked, and with all that a start of the service adds.
+
+    Raises:
+        BackupError: the source is no SQLite database, is damaged, or its table cannot be served.
+
+    """
+    database = Path(str(settings.url.database))
+    if database.exists() and database.samefile(source):
+        raise BackupError(f"{source} is the database itself")
+    with TemporaryDirectory(dir=database.parent, prefix=f".{database.name}.") as directory:
+        copy = Path(directory, "copy.db")
+        # without a log or a journal there is nothing that another process has not written into it yet
+        is_whole = not any(source.with_name(f"{source.name}{suffix}").exists() for suffix in ("-wal", "-journal"))
+        with _open(source, options="mode=ro&immutable=1" if is_whole else "mode=ro") as connection:
+            _save(connection, copy, source)
+        with _open(copy, source) as connection:
+            connection.executescript("PRAGMA synchronous=OFF; REINDEX")
+        url = settings.url.set(database=str(copy)).render_as_string()
+        alchemy = create_alchemy_config(msgspec.structs.replace(settings, database_url=url))
+        try:
+            alchemy.prepare_database()
+        except SettingsError as error:
+            raise BackupError(f"{source} cannot be restored: {str(error).partition(' cannot be used: ')[2]}") from None
+        finally:
+            alchemy.get_engine().dispose()
+        yield copy
+
+
+def restore(database: Path, copy: Path, lock_timeout: float = LOCK_TIMEOUT) -> Path | None:
+    """Make the content of the database that of a prepared copy; return where the former content is, if there was any.
+
+    It is one transaction, so that other processes see either content, and no write is lost between the two: what is
+    kept is what is replaced. An id that was given since the copy was made is not given again.
+
+    Raises:
+        BackupError: another process writes for too long, or the database itself is damaged; it is as it was.
+
+    """
+    is_new = not database.exists()
+    kept = database.with_name(f"{database.name}.before-restore-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    create_private(str(database))
+    with _open(database) as target, _open(copy, database) as source, _open(database) as former:
+        if not is_new:
+            target.execute("PRAGMA journal_mode=WAL")  # as the service does; else the lock would keep out `former` too
+            ((page_size,),) = target.execute("PRAGMA page_size")
+            if source.execute("PRAGMA page_size").fetchone() != (page_size,):
+                # that of a file with a write-ahead log cannot be changed
+                source.executescript(f"PRAGMA journal_mode=DELETE; PRAGMA page_size={page_size}; VACUUM")
+        ((pages,),) = source.execute("PRAGMA page_count")
+
+        def keep_former(status: int, remaining: int, _total: int) -> None:
+            """Between the two steps of the copying the lock is held, and nobody sees the new content yet."""
+            if status not in {sqlite3.SQLITE_OK, sqlite3.SQLITE_DONE}:
+                raise BackupError(f"{database} is locked: another process writes")
+            if remaining and not is_new:
+                _carry_over(source, former)
+                _save(former, kept)
+
+        target.execute("PRAGMA synchronous=FULL")
+        target.execute(f"PRAGMA busy_timeout={round(lock_timeout * 1000)}")
+        source.backup(target, pages=-(-pages // 2), progress=keep_former)
+        target.execute("PRAGMA busy_timeout=0")
+        # else the next write of the service would pay for it; the log is cut only where nobody reads it
+        target.executescript("PRAGMA wal_checkpoint(PASSIVE); PRAGMA wal_checkpoint(TRUNCATE)")
+    return None if is_new else kept
+
+
+def _carry_over(source: sqlite3.Connection, former: sqlite3.Connection) -> None:
+    """Have no id given again, and no API key that was revoked since the copy was made be valid again."""
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    known, given = ({name for (name,) in connection.execute(tables)} for connection in (source, former))
+    sequences: dict[str, int] = {}
+    if "students" in given:  # of the tutorial, it has no sequence
+        sequences |= former.execute("SELECT 'students', coalesce(max(id), 0) FROM students")
+    if "sqlite_sequence" in given:
+        sequences |= former.execute("SELECT name, seq FROM sqlite_sequence")
+    with source:
+        source.execute("BEGIN")
+        if "sqlite_sequence" in known:
+            for name in sequences.keys() & known:
+                sequence = "SELECT max(coalesce(max(seq), 0), ?) FROM sqlite_sequence WHERE name = ?"
+                ((seq,),) = source.execute(sequence, [sequences[name], name])
+                source.execute("DELETE FROM sqlite_sequence WHERE name = ?", [name])
+                source.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", [name, seq])
+        if "api_keys" in given:
+            columns = ", ".join(name for _, name, *_ in former.execute("PRAGMA table_info(api_keys)"))
+            rows = former.execute(f"SELECT {columns} FROM api_keys").fetchall()  # noqa: S608  names of columns
+            places = ", ".join("?" * len(columns.split(", ")))
+            source.executemany(f"INSERT OR REPLACE INTO api_keys ({columns}) VALUES ({places})", rows)  # noqa: S608
+
+
+def _save(source: sqlite3.Connection, target: Path, checked: Path | None = None) -> int:
+    """Copy to a file; where the name of what is copied is given, see that it is whole, and count its students."""
+    with TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as directory:
+        part = Path(directory, "part.db")
+        create_private(str(part))
+        with _open(part, checked or target) as connection:
+            connection.execute("PRAGMA synchronous=OFF")  # synced once, below
+            source.backup(connection)
+            connection.execute("PRAGMA journal_mode=DELETE")  # or it could not be read where nothing can be written
+            students = _check(connection, checked) if checked else 0
+        _sync(part)
+        part.replace(target)
+    _sync(target.absolute().parent)
+    return students
+
+
+def _check(connection: sqlite3.Connection, name: Path) -> int:
+    """Check all pages, and count the students; to look up each row in each index too takes seventy times as long."""
+    ((first,), *_) = connection.execute("PRAGMA quick_check")
+    if first != "ok":
+        raise BackupError(f"{name} is damaged: {' '.join(first.split())}")
+    ((students,),) = connection.execute("SELECT count(*) FROM students")
+    return int(students)
+
+
+@contextlib.contextmanager
+def _open(path: Path, name: Path | None = None, options: str = "mode=rw") -> Iterator[sqlite3.Connection]:
+    """Open a file that exists, in autocommit, until the end of the block; what fails there is said of it, or of a name.
+
+    Raises:
+        BackupError: any error of SQLite.
+
+    """
+    try:
+        uri = f"{path.absolute().as_uri()}?{options}"
+        with contextlib.closing(sqlite3.connect(uri, LOCK_TIMEOUT, isolation_level=None, uri=True)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise BackupError(f"{name or path}: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    """Have the disk write a file, or the names in a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

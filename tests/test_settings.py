@@ -51,6 +51,8 @@ def test_mysql_variables_take_any_password() -> None:
 HOST = "expected an IP address or a host name"
 DIGITS = "expected an integer, in digits only"
 LEVEL = "expected one of critical, error, warning, info, debug"
+RATE = "expected a number of requests and a time, such as 600/minute, 10/second or 9999/hour"
+LIMITS = ["MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_CLIENT", "MAX_REQUESTS"]
 BAD_HOSTS = [".", "a..b", "a" * 64, "a b", "a.-b", "a-", "h:80", "[::1]", "a\0b", "é" * 64, ".".join(["abcd"] * 51)]
 BAD_VALUES = [
     *(("HOST", value, HOST) for value in BAD_HOSTS),
@@ -60,6 +62,12 @@ BAD_VALUES = [
     *((name, "0", "Expected `int` >= 1") for name in ["PORT", "WORKERS", "MYSQL_PORT"]),
     ("PORT", "65536", "Expected `int` <= 65535"),
     ("WORKERS", "65", "Expected `int` <= 64"),
+    *((name, "0", "Expected `int` >= 1") for name in LIMITS),
+    *((name, "100001", "Expected `int` <= 100000") for name in LIMITS),
+    *(
+        ("RATE_LIMIT", value, RATE)
+        for value in ["600", "0/minute", "1000000/hour", "600/day", "6.5/second", "600 /hour"]
+    ),
     ("LOG_LEVEL", "Warn", LEVEL),
 ]
 

@@ -5,29 +5,38 @@ import signal
 if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most of the start, leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import asyncio
 import copy
 import logging
 import socket
 import sys
+from functools import partial
 from multiprocessing import resource_tracker
+from typing import cast
 
 import uvicorn
+from litestar import Litestar
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from litestar_app.access.control import is_loopback
 from litestar_app.access.keys import has_keys
-from litestar_app.app import create_app
+from litestar_app.access.rate_limit import SharedTable
+from litestar_app.app import create_app, load_app
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.database.sqlite import identify
 from litestar_app.exceptions import SettingsError
+from litestar_app.http.protocol import Connections, Limits
 from litestar_app.settings import Settings
 
 logger = logging.getLogger("litestar_app")
 
 SHUTDOWN_TIMEOUT = 28
 """Seconds that requests in flight may take after SIGTERM; what they need at most while a MySQL server hangs."""
+
+OTHER_FILES = 500
+"""Open files of a process beside its connections: of the database, of uploads, and of clients that are refused."""
 
 
 def serve() -> None:
@@ -41,17 +50,19 @@ def serve() -> None:
     try:
         settings = Settings.from_environment()
         _check_address(settings)
+        _allow_files(settings.max_connections)
         alchemy = create_alchemy_config(settings)
         alchemy.prepare_database()
         _check_access(settings, alchemy)
         in_this_process = settings.workers == 1 and not reload
         if not in_this_process:
             alchemy.get_engine().dispose()
-        app = create_app(settings, alchemy) if in_this_process else "litestar_app.main:app"
+        app = create_app(settings, alchemy) if in_this_process else _choose_app(settings)
     except SettingsError as error:
         sys.exit(f"student-records: {error}")
     config = uvicorn.Config(
         app,
+        factory=isinstance(app, partial),
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
@@ -64,11 +75,18 @@ def serve() -> None:
         server_header=False,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
+        http=cast("type[asyncio.Protocol]", Connections(_make_limits(settings))),
     )
     try:
         _run(config, alchemy.file.path if alchemy.file is not None else None)
     except SystemExit:  # of uvicorn, which has logged why: the port was taken meanwhile, or the lifespan failed
         sys.exit(1)
+
+
+def _choose_app(settings: Settings) -> "str | partial[Litestar]":
+    if settings.rate_limit is None or sys.platform == "win32":
+        return "litestar_app.main:app"
+    return partial(load_app, SharedTable())
 
 
 def _run(config: uvicorn.Config, database: str | None) -> None:
@@ -151,6 +169,27 @@ def _check_access(settings: Settings, alchemy: AlchemyConfig) -> None:
                 f"HOST={settings.host!r} is open to other machines, and there is no API key: create one "
                 "(litestar keys create NAME --role editor), or set HOST=127.0.0.1"
             )
+
+
+def _make_limits(settings: Settings) -> Limits:
+    return Limits(
+        connections=settings.max_connections,
+        connections_per_client=settings.max_connections_per_client,
+        requests=settings.max_requests,
+    )
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files to what the connections need; the soft one is often 1024."""
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415  not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_FILES
+    if soft not in {hard, resource.RLIM_INFINITY} and soft < needed:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _check_address(settings: Settings) -> None:

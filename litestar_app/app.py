@@ -15,6 +15,7 @@ from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, 
 
 from litestar_app.access.control import AccessControl
 from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
+from litestar_app.access.rate_limit import SharedTable
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.exceptions import SettingsError
@@ -84,6 +85,14 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         openapi_config=create_openapi_config(version("student-records")),
         request_max_body_size=MAX_BODY_BYTES,
     )
+
+
+def load_app(table: SharedTable) -> Litestar:
+    """Load the application of a worker, which counts requests in the table of all of them."""
+    SharedTable.inherited = table
+    from litestar_app.main import app  # noqa: PLC0415  it is made when it is imported
+
+    return app
 
 
 class StudentRecords(Litestar):

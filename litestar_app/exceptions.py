@@ -2,6 +2,7 @@
 
 StudentRecordsError
 ├── SettingsError                  the service cannot start with these settings or on this database
+├── QuotaExceededError             a caller has made as many requests as the rate limit grants
 ├── InvalidQueryError              a query parameter is impossible, or does not go with another one
 ├── UnreadableBodyError            the body is not JSON in UTF-8
 ├── InvalidBodyError               the body is JSON, but not what its schema asks for
@@ -36,6 +37,15 @@ class StudentRecordsError(Exception):
 
 class SettingsError(StudentRecordsError):
     """The service cannot start; the message is one line that names the variable and never holds a password."""
+
+
+class QuotaExceededError(StudentRecordsError):
+    """A caller has made as many requests as the rate limit grants."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        """Take the header fields that say what is granted and when to retry."""
+        super().__init__(fields)
+        self.fields = fields
 
 
 class InvalidQueryError(StudentRecordsError):

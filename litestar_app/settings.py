@@ -24,11 +24,13 @@ MYSQL_PARAMETERS = (*TLS_FILES, "ssl_check_hostname", "unix_socket")
 """What a URL may carry. Not ssl_verify_…: with one of them, PyMySQL drops the ssl_ca of a SQLAlchemy URL."""
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+RATE_LIMIT = re.compile("[1-9][0-9]{0,5}/(second|minute|hour)")
 
 ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
 MAX_PORT = 65535
 Port = Annotated[int, Meta(ge=1, le=MAX_PORT)]
+Count = Annotated[int, Meta(ge=1, le=100_000)]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 
 
@@ -41,6 +43,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: LogLevel = "info"
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     root_path: str = ""
+    max_connections: Count = 1000
+    max_connections_per_client: Count = 100
+    max_requests: Count = 500
+    rate_limit: str | None = None
     mysql_user: str | None = None
     mysql_password: str | None = None
     mysql_host: str = "127.0.0.1"
@@ -95,6 +101,13 @@ class Settings(Struct, frozen=True, kw_only=True):
             elif name == "log_level":
                 values[name] = value.lower()
                 _require(value.lower() in get_args(LogLevel), name, value, f"one of {', '.join(get_args(LogLevel))}")
+            elif name == "rate_limit":
+                _require(
+                    RATE_LIMIT.fullmatch(value),
+                    name,
+                    value,
+                    "a number of requests and a time, such as 600/minute, 10/second or 9999/hour",
+                )
             elif name in {"host", "mysql_host"}:
                 _require(_is_host(value), name, value, "an IP address or a host name")
             elif name == "root_path":

@@ -11,16 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 import psutil
 import uvicorn
-from litestar import Litestar
 
 from litestar_app.access.keys import make_key
 from litestar_app.app import create_app
 from litestar_app.database.config import Timeouts, create_alchemy_config
+from litestar_app.http.protocol import Connections, Limits
 from litestar_app.settings import Settings
 from tests.mariadb import free_port
 
@@ -47,9 +47,11 @@ class QuickServer(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def serve_app(app: Litestar) -> Iterator[str]:
-    """Serve an application by uvicorn, on a thread; yield its URL."""
-    server = QuickServer(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5))
+def serve_app(app: Any, limits: Limits | None = None, **options: Any) -> Iterator[str]:
+    """Serve an application by uvicorn with our protocol, on a thread; yield its URL."""
+    http = cast("type[asyncio.Protocol]", Connections(limits))
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, http=http, **options)
+    server = QuickServer(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -193,7 +193,6 @@ def test_idempotency_key_belongs_to_the_api_key(database_url: str) -> None:
         ({"Host": "students.example"}, HOST + REMEDY),
         ({"Host": "localhost.example"}, HOST + REMEDY),
         ({"Host": "127.0.0.1.example:80"}, HOST + REMEDY),
-        ({"Host": "[::1"}, HOST + REMEDY),
         ({"Host": ""}, HOST + REMEDY),
         ({"X-Forwarded-For": "127.0.0.1"}, f"The request came through a proxy (X-Forwarded-For). {REMEDY}"),
         ({"Forwarded": "for=127.0.0.1"}, f"The request came through a proxy (Forwarded). {REMEDY}"),

@@ -53,6 +53,8 @@ HOST = "expected an IP address or a host name"
 DIGITS = "expected an integer, in digits only"
 PREFIX = "expected a path such as /students-api, of letters, digits and . _ ~ -, without a slash at its end"
 LEVEL = "expected one of critical, error, warning, info, debug"
+RATE = "expected a number of requests and a time, such as 600/minute, 10/second or 9999/hour"
+LIMITS = ["MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_CLIENT", "MAX_REQUESTS"]
 BAD_HOSTS = [".", "a..b", "a" * 64, "a b", "a.-b", "a-", "h:80", "[::1]", "a\0b", "é" * 64, ".".join(["abcd"] * 51)]
 BAD_VALUES = [
     *(("HOST", value, HOST) for value in BAD_HOSTS),
@@ -62,6 +64,12 @@ BAD_VALUES = [
     *((name, "0", "Expected `int` >= 1") for name in ["PORT", "WORKERS", "MYSQL_PORT"]),
     ("PORT", "65536", "Expected `int` <= 65535"),
     ("WORKERS", "65", "Expected `int` <= 64"),
+    *((name, "0", "Expected `int` >= 1") for name in LIMITS),
+    *((name, "100001", "Expected `int` <= 100000") for name in LIMITS),
+    *(
+        ("RATE_LIMIT", value, RATE)
+        for value in ["600", "0/minute", "1000000/hour", "600/day", "6.5/second", "600 /hour"]
+    ),
     ("LOG_LEVEL", "Warn", LEVEL),
     *(
         ("ROOT_PATH", value, PREFIX)

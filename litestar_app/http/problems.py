@@ -18,7 +18,7 @@ from litestar.exceptions import (
 )
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from litestar_app.exceptions import (
     CommitUnknownError,
@@ -31,6 +31,7 @@ from litestar_app.exceptions import (
     KeyInUseError,
     KeyReusedError,
     PreconditionFailedError,
+    QuotaExceededError,
     StudentNotFoundError,
     StudentRecordsError,
     UnreadableBodyError,
@@ -41,10 +42,12 @@ from litestar_app.exceptions import (
 logger = logging.getLogger("litestar_app")
 
 PROBLEM_JSON = "application/problem+json"
-TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 """Names of RFC 9110 that Python knows from 3.13 on."""
 RETRY_AFTER = 1
 """Seconds after which a client may retry while the database is unavailable."""
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+"""The type of draft-ietf-httpapi-ratelimit-headers, which gives it a title and a member."""
 MAX_ERRORS = 100
 """Problems of a body that a response lists."""
 
@@ -60,6 +63,10 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
     InvalidFileError: (422, ""),
     UnsupportedFileError: (415, ""),
     FileTooLargeError: (413, ""),
+    QuotaExceededError: (
+        429,
+        "More requests than the rate limit grants; retry after as many seconds as Retry-After says",
+    ),
     InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
     DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
     # without Retry-After, which would invite a second change
@@ -81,6 +88,7 @@ DETAILS = {
     413: "The body is over 1048576 bytes",
     415: "Expected a body with Content-Type: application/json, in UTF-8",
     422: PROBLEMS[InvalidBodyError][1],
+    429: PROBLEMS[QuotaExceededError][1],
     500: "A defect of this service; its log has the details under 6f1c0d2e",
     503: PROBLEMS[DatabaseUnavailableError][1],
 }
@@ -98,7 +106,7 @@ class Problem(Struct, omit_defaults=True):
     """A problem document (RFC 9457)."""
 
     type: Annotated[
-        str, Meta(description="always about:blank: the status says what kind it is", examples=["about:blank"])
+        str, Meta(description="about:blank where the status says what kind it is", examples=["about:blank"])
     ]
     title: Annotated[str, Meta(description="the name of the status", examples=["Not Found"])]
     status: Annotated[int, Meta(description="the status of the response", examples=[404])]
@@ -117,6 +125,12 @@ class Problem(Struct, omit_defaults=True):
         Annotated[int, Meta(description="how many problems there are, where errors lists only some", examples=[250])]
         | UnsetType
     ) = UNSET
+    violated_policies: (
+        Annotated[
+            list[str], Meta(description="of the rate limit: the names in RateLimit-Policy", examples=[["default"]])
+        ]
+        | UnsetType
+    ) = field(default=UNSET, name="violated-policies")
     request_id: (
         Annotated[str, Meta(description="what the log has the details under", examples=["6f1c0d2e"])] | UnsetType
     ) = UNSET
@@ -125,6 +139,13 @@ class Problem(Struct, omit_defaults=True):
 def make_problem(status: int, detail: str) -> Problem:
     """Make a problem document: the status says what kind, the detail what happened."""
     return Problem("about:blank", TITLES.get(status) or HTTPStatus(status).phrase, status, detail)
+
+
+def _make_quota_problem() -> Problem:
+    problem = make_problem(429, PROBLEMS[QuotaExceededError][1])
+    problem.type, problem.title = QUOTA_EXCEEDED, "Request cannot be satisfied as assigned quota has been exceeded"
+    problem.violated_policies = ["default"]
+    return problem
 
 
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
@@ -137,6 +158,8 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
             problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             logger.warning("%s %s: 503: %s", request.method, quote(request.scope["path"]), error)
+        if isinstance(error, QuotaExceededError):
+            problem, headers = _make_quota_problem(), error.fields
         if isinstance(error, DatabaseUnavailableError):
             headers = {"Retry-After": str(RETRY_AFTER)}
     elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -196,6 +219,8 @@ def _document_problem(status: int, detail: str) -> ResponseSpec:
     problem = make_problem(status, detail)
     if status == 422:  # noqa: PLR2004  a status reads best as its number
         problem.errors = [FieldProblem("/cgpa", "expected a number from 0 to 10")]
+    if status == 429:  # noqa: PLR2004
+        problem = _make_quota_problem()
     if status == 500:  # noqa: PLR2004
         problem.request_id = "6f1c0d2e"
     example = Example(value=problem)  # without an id, which Litestar would write into the document

@@ -18,8 +18,10 @@ from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.exceptions import SettingsError
+from litestar_app.http.access_log import observe
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
+from litestar_app.http.metrics import MetricsController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
 from litestar_app.http.parameters import PUBLIC, check_request
 from litestar_app.http.problems import respond_to_error
@@ -61,6 +63,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             TransferController,
             DepartmentController,
             HealthController,
+            MetricsController,
             go_to_docs,
             get_openapi,
             get_asset,
@@ -98,7 +101,7 @@ class StudentRecords(Litestar):
                     secure(message)
                 await send(message)
 
-            await super().__call__(scope, receive, send_securely)
+            await observe(super().__call__, scope, receive, send_securely)  # type: ignore[arg-type]
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:

@@ -1,7 +1,7 @@
 """All wiring: the application, made of settings."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
 from litestar import HttpMethod, Litestar, Request, Response, route
@@ -33,6 +33,9 @@ from litestar_app.students.service import FIXED, StudentService
 from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService
 
+if TYPE_CHECKING:
+    from litestar_app.http.tracing import Tracing
+
 MAX_BODY_BYTES = 1024 * 1024
 EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Total-Count"]
 """Fields of a response that a page of another origin may read."""
@@ -47,6 +50,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     """
     settings = settings or Settings.from_environment()
     alchemy = alchemy or create_alchemy_config(settings)
+    tracing = _create_tracing() if settings.tracing == "on" else None
     database = Database(alchemy, fixed=FIXED)
     students, imports = StudentService(database), ImportService(database)
     origins = split(settings.cors_origins)
@@ -69,6 +73,8 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             get_asset,
         ],
         plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys), StructSchemas()],
+        middleware=[tracing.middleware] if tracing else [],
+        on_shutdown=[tracing.close] if tracing else [],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
@@ -87,6 +93,14 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         openapi_config=create_openapi_config(version("student-records")),
         request_max_body_size=MAX_BODY_BYTES,
     )
+
+
+def _create_tracing() -> "Tracing":
+    try:
+        from litestar_app.http.tracing import Tracing  # noqa: PLC0415  of packages that few have
+    except ImportError:
+        raise SettingsError("TRACING=on needs packages of the extra otel: uv sync --extra otel") from None
+    return Tracing()
 
 
 class StudentRecords(Litestar):

@@ -219,6 +219,7 @@ def test_operations_are_named_after_their_functions(document: Any) -> None:
         ),
         "GET /health/live": ("get_liveness", "health", "The process is up"),
         "GET /health/ready": ("get_readiness", "health", "The database responds"),
+        "GET /metrics": ("get_metrics", "health", "Counters, gauges and histograms, of all workers"),
     }
 
 

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from litestar import Request
-from litestar.types import HTTPScope, Message, Receive, Send
+from litestar.types import HTTPScope, Message, Receive, Scope, Send
 from msgspec import Struct
 
 from litestar_app.access.callers import Caller
@@ -90,8 +90,8 @@ async def observe(
         client, caller = scope.get("client"), scope.get("auth")
         _note(
             request_id,
-            scope["method"],
-            scope.get("path_template", UNMATCHED),
+            name_method(scope),
+            name_route(scope),
             status,
             time.perf_counter() - began,
             client[0] if client else None,
@@ -110,7 +110,18 @@ def note_unparsed(status: int, client: str | None) -> str:
 
 def describe(request: Request[Any, Any, Any]) -> str:
     """Name a request in a log line."""
-    return f"{_name(request.method)} {request.scope.get('path_template', UNMATCHED)}"
+    return f"{name_method(request.scope)} {name_route(request.scope)}"
+
+
+def name_method(scope: Scope) -> str:
+    """Return the method, or one name for all unknown ones."""
+    method = scope.get("method")
+    return str(method) if method in METHODS else OTHER
+
+
+def name_route(scope: Scope) -> str:
+    """Return the template of the path; the path itself may hold anything."""
+    return scope.get("path_template", UNMATCHED)
 
 
 def make_request_id() -> str:
@@ -130,7 +141,6 @@ def _note(  # noqa: PLR0913, PLR0917  the members of a line
     *,
     aborted: bool = False,
 ) -> None:
-    method = _name(method)
     count, observe_duration = _get_meters(method, route, status)
     count()
     observe_duration(seconds)
@@ -140,10 +150,6 @@ def _note(  # noqa: PLR0913, PLR0917  the members of a line
         line = RequestLine(request_id, method, route, status, round(seconds * 1000, 3), address, key, trace_id, aborted)
         # the frame of the call, which Logger.log would look for, costs as much as the rest
         logger.handle(logging.LogRecord(logger.name, level, __file__, 0, line, None, None))
-
-
-def _name(method: str) -> str:
-    return method if method in METHODS else OTHER
 
 
 @cache

@@ -4,9 +4,9 @@ import os
 import threading
 from typing import Any
 
-from litestar.plugins.opentelemetry import OpenTelemetryConfig, OpenTelemetryPlugin
+from litestar.plugins.opentelemetry import OpenTelemetryConfig
 from litestar.plugins.opentelemetry.middleware import OpenTelemetryInstrumentationMiddleware
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import NoOpMeterProvider
@@ -27,15 +27,14 @@ class Tracing:
         os.environ.setdefault("OTEL_SERVICE_NAME", "student-records")
         self._provider = TracerProvider(shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self.plugin = OpenTelemetryPlugin(
-            OpenTelemetryConfig(
-                middleware_class=TracingMiddleware,
-                scope_span_details_extractor=lambda scope: (name_method(scope), {}),
-                tracer_provider=self._provider,
-                meter_provider=NoOpMeterProvider(),
-                exclude_spans=["receive", "send"],
-            )
-        )
+        # not by the plugin, which Litestar makes of this, and which by itself takes no class of ours
+        self.middleware = OpenTelemetryConfig(
+            middleware_class=TracingMiddleware,
+            scope_span_details_extractor=lambda scope: (name_method(scope), {}),
+            tracer_provider=self._provider,
+            meter_provider=NoOpMeterProvider(),
+            exclude_spans=["receive", "send"],
+        ).middleware
 
     def close(self) -> None:
         """Send what is left, unless that takes too long."""
@@ -53,13 +52,18 @@ class TracingMiddleware(OpenTelemetryInstrumentationMiddleware):
         async def respond(shown: Any, receive: Receive, send: Send) -> None:
             scope, span = shown["scope"], trace.get_current_span()
             scope["state"]["trace_id"] = trace.format_trace_id(span.get_span_context().trace_id)
+
+            async def name_and_send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    route = name_route(scope)
+                    span.update_name(f"{name_method(scope)} {route}")
+                    span.set_attribute("http.route", route)
+                await send(message)
+
             try:
-                await app(scope, receive, send)
+                await app(scope, receive, name_and_send)
             except Exception as error:  # noqa: BLE001  raised again where no span records its message
                 shown["error"] = error
-            route = name_route(scope)
-            span.update_name(f"{name_method(scope)} {route}")
-            span.set_attribute("http.route", route)
 
         super().__init__(respond, config)
 

@@ -1,10 +1,14 @@
 """Metrics: what is counted, under which names, and the text that Prometheus reads."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 """Its charset is UTF-8."""
@@ -42,7 +46,21 @@ def render() -> bytes:
 
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(WorkerMemory())
     return generate_latest(registry)
+
+
+class WorkerMemory(Collector):
+    """What prometheus-client says of one process, for all workers together, where there is /proc."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Weigh each worker that has not died."""
+        resident = 0
+        for path in Path(os.environ[DIRECTORY]).glob("gauge_live*.db"):
+            with contextlib.suppress(OSError):
+                pages = Path(f"/proc/{path.stem.rpartition('_')[2]}/statm").read_text("ascii").split()[1]
+                resident += int(pages) * os.sysconf("SC_PAGE_SIZE")
+        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory size in bytes.", resident)
 
 
 def forget_worker(pid: int | None) -> None:

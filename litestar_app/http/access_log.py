@@ -149,7 +149,7 @@ def _note(  # noqa: PLR0913, PLR0917  the members of a line
         address = _check_address(client) if client else None
         line = RequestLine(request_id, method, route, status, round(seconds * 1000, 3), address, key, trace_id, aborted)
         # the frame of the call, which Logger.log would look for, costs as much as the rest
-        logger.handle(logging.LogRecord(logger.name, level, __file__, 0, line, None, None))
+        logger.handle(logging.LogRecord(logger.name, level, "", 0, line, None, None))
 
 
 @cache

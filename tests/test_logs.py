@@ -21,7 +21,7 @@ from litestar_app.http.access_log import note_unparsed
 from litestar_app.logs import LineHandler
 from tests.conftest import Rows
 from tests.mariadb import MariaDB, open_session
-from tests.service import ANANYA, Service
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, EDITOR_SECRET, Service
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 CANARY = "Zqxjananya"
@@ -118,12 +118,27 @@ def test_trace_id_is_that_of_the_caller(service: Service, parent: str, is_valid:
     assert line.get("trace_id") == (TRACE_ID if is_valid else None)
 
 
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with API keys, behind a proxy."""
+    with Service(tmp_path_factory.mktemp("proxied"), API_KEYS=API_KEYS, FORWARDED_ALLOW_IPS="127.0.0.1") as service:
+        yield service
+
+
 @pytest.mark.parametrize("forwarded", ["203.0.113.9", "2001:db8::1", CANARY])
-def test_client_is_an_address_or_absent(service: Service, forwarded: str) -> None:
+def test_client_is_an_address_or_absent(proxied: Service, forwarded: str) -> None:
     """What a proxy forwards may be anything."""
-    response = service.client.get("/student/1", headers={"X-Forwarded-For": forwarded})
-    line = find_request(service, response.headers["X-Request-ID"])
+    response = proxied.client.get("/students", headers={"X-Forwarded-For": forwarded})
+    line = find_request(proxied, response.headers["X-Request-ID"])
+    assert (response.status_code, line["status"]) == (401, 401)
     assert line.get("client") == (None if forwarded == CANARY else forwarded)
+
+
+def test_key_is_logged_by_its_name(proxied: Service) -> None:
+    for headers, name in ((AS_READER, "teacher"), (AS_EDITOR, "registrar"), ({}, None)):
+        response = proxied.client.get("/students", headers=headers)
+        assert find_request(proxied, response.headers["X-Request-ID"]).get("key") == name
+    assert EDITOR_SECRET not in proxied.log()
 
 
 def test_export_that_ends_too_soon_is_aborted(tmp_path: Path) -> None:

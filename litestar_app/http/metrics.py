@@ -4,7 +4,7 @@ from litestar import Controller, Response, route
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
 
-from litestar_app.http.parameters import READ
+from litestar_app.http.parameters import METRICS, READ
 from litestar_app.http.problems import problem_responses
 from litestar_app.metrics import CONTENT_TYPE, render
 
@@ -19,6 +19,7 @@ class MetricsController(Controller):
 
     path = "/metrics"
     tags = ("health",)
+    opt = METRICS
 
     @route(
         "/",

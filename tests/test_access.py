@@ -112,10 +112,11 @@ def test_every_route_is_somebodys(sqlite_url: str) -> None:
             assert not {401, 403} & {statuses[2]}, (method, path)
 
 
-def test_metrics_need_a_key_elsewhere(keyed_client: httpx.Client) -> None:
+def test_metrics_need_a_key_elsewhere(sqlite_url: str) -> None:
     elsewhere = {"X-Forwarded-For": "203.0.113.9"}
-    assert_unauthorized(keyed_client.get("/metrics", headers=elsewhere), NO_KEY, CHALLENGE)
-    assert keyed_client.get("/metrics", headers=elsewhere | AS_READER).status_code == 200
+    with serve_database(sqlite_url, api_keys=API_KEYS) as client:
+        assert_unauthorized(client.get("/metrics", headers=elsewhere), NO_KEY, CHALLENGE)
+        assert client.get("/metrics", headers=elsewhere | AS_READER).status_code == 200
 
 
 @pytest.mark.parametrize("authorization", WRONG.values(), ids=WRONG)

@@ -6,17 +6,18 @@ if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most o
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import asyncio
-import copy
 import logging
+import os
 import socket
 import sys
+import tempfile
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import cast
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import ChangeReload, Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
@@ -28,6 +29,8 @@ from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.database.sqlite import identify
 from litestar_app.exceptions import SettingsError
 from litestar_app.http.protocol import Connections, Limits
+from litestar_app.logs import make_log_config
+from litestar_app.metrics import DIRECTORY, forget_worker
 from litestar_app.settings import Settings
 
 logger = logging.getLogger("litestar_app")
@@ -69,7 +72,8 @@ def serve() -> None:
         root_path=settings.root_path,
         reload=reload,
         log_level=settings.log_level,
-        log_config=_make_log_config(settings),
+        log_config=make_log_config(settings),
+        access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
         ws="none",
         server_header=False,
@@ -94,7 +98,9 @@ def _run(config: uvicorn.Config, database: str | None) -> None:
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]).run()
     elif config.workers > 1:
         supervisor = Supervisor(config, [config.bind_socket()], database)
-        supervisor.run()
+        with tempfile.TemporaryDirectory(prefix="student-records-") as directory:
+            os.environ[DIRECTORY] = directory  # where the workers count
+            supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             sys.exit(STARTUP_FAILURE)
     else:
@@ -130,6 +136,7 @@ class Supervisor(Multiprocess):
                 return  # those that are left respond 503
             process.kill()
             process.join()
+            forget_worker(process.pid)
             self.processes[number] = Process(self.config, self.sockets)
             self.processes[number].start()
 
@@ -148,14 +155,6 @@ class Supervisor(Multiprocess):
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
-
-
-def _make_log_config(settings: Settings) -> dict[str, object]:
-    log_config = copy.deepcopy(LOGGING_CONFIG)
-    log_config["loggers"]["litestar_app"] = {"handlers": ["default"], "level": settings.log_level.upper()}
-    # its tracebacks of connections that died are of no use: what they mean is logged where it matters
-    log_config["loggers"]["sqlalchemy.pool"] = {"level": "CRITICAL"}
-    return log_config
 
 
 def _check_access(settings: Settings, alchemy: AlchemyConfig) -> None:

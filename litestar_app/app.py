@@ -1,7 +1,7 @@
 """All wiring: the application, made of settings."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
 from litestar import HttpMethod, Litestar, Request, Response, route
@@ -15,12 +15,14 @@ from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, 
 
 from litestar_app.access.control import AccessControl
 from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
-from litestar_app.access.rate_limit import SharedTable
+from litestar_app.access.rate_limit import SharedTable, add_quota, create_rate_limit, take_quota
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.exceptions import SettingsError
+from litestar_app.http.access_log import observe
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
+from litestar_app.http.metrics import MetricsController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
 from litestar_app.http.parameters import PUBLIC, check_request
 from litestar_app.http.problems import respond_to_error
@@ -31,6 +33,9 @@ from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService
 from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService
+
+if TYPE_CHECKING:
+    from litestar_app.http.tracing import Tracing
 
 MAX_BODY_BYTES = 1024 * 1024
 EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Total-Count"]
@@ -46,14 +51,20 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     """
     settings = settings or Settings.from_environment()
     alchemy = alchemy or create_alchemy_config(settings)
+    tracing = _create_tracing() if settings.tracing == "on" else None
     database = Database(alchemy, fixed=FIXED)
     students, imports = StudentService(database), ImportService(database)
     origins = split(settings.cors_origins)
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
     access = AccessControl(keys, frozenset(origins))
+    rate_limit = create_rate_limit(settings.rate_limit)
 
     async def check(request: Request[Any, Any, Any]) -> Response[None] | None:
-        access.check(request)
+        try:
+            access.check(request)
+        finally:  # who guesses keys is limited too
+            if request.route_handler.opt.get("access") != "public":
+                take_quota(rate_limit, request.scope)
         return await check_request(request)
 
     return StudentRecords(
@@ -62,11 +73,14 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             TransferController,
             DepartmentController,
             HealthController,
+            MetricsController,
             go_to_docs,
             get_openapi,
             get_asset,
         ],
         plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys), StructSchemas()],
+        middleware=[tracing.middleware] if tracing else [],
+        on_shutdown=[tracing.close] if tracing else [],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
@@ -95,6 +109,14 @@ def load_app(table: SharedTable) -> Litestar:
     return app
 
 
+def _create_tracing() -> "Tracing":
+    try:
+        from litestar_app.http.tracing import Tracing  # noqa: PLC0415  of packages that few have
+    except ImportError:
+        raise SettingsError("TRACING=on needs packages of the extra otel: uv sync --extra otel") from None
+    return Tracing()
+
+
 class StudentRecords(Litestar):
     """A Litestar application whose start fails in one line, where the settings or the database are what is wrong."""
 
@@ -105,9 +127,10 @@ class StudentRecords(Litestar):
             async def send_securely(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     secure(message)
+                    add_quota(scope, message["headers"])
                 await send(message)
 
-            await super().__call__(scope, receive, send_securely)
+            await observe(super().__call__, scope, receive, send_securely)  # type: ignore[arg-type]
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:

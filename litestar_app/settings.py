@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args, get_origin
 
 import msgspec
 from dotenv.parser import parse_stream
@@ -32,6 +32,7 @@ MAX_PORT = 65535
 Port = Annotated[int, Meta(ge=1, le=MAX_PORT)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
+LogFormat = Literal["auto", "json", "text"]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -41,6 +42,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8000
     log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+    tracing: Literal["off", "on"] = "off"
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     root_path: str = ""
     max_connections: Count = 1000
@@ -98,9 +101,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             if isinstance(field.default, int):
                 _require(re.fullmatch("[0-9]{1,9}", value), name, value, "an integer, in digits only")
                 values[name] = int(value)
-            elif name == "log_level":
+            elif get_origin(field.type) is Literal:
+                choices = get_args(field.type)
                 values[name] = value.lower()
-                _require(value.lower() in get_args(LogLevel), name, value, f"one of {', '.join(get_args(LogLevel))}")
+                _require(value.lower() in choices, name, value, f"one of {', '.join(choices)}")
             elif name == "rate_limit":
                 _require(
                     RATE_LIMIT.fullmatch(value),

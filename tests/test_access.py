@@ -25,6 +25,7 @@ PUBLIC, READER, EDITOR = "public", "reader", "editor"
 ROUTES = {
     "GET /": PUBLIC, "GET /docs": PUBLIC, "GET /docs/assets/{name}": PUBLIC, "GET /docs/{path}": PUBLIC,
     "GET /openapi.json": PUBLIC, "GET /health/live": PUBLIC, "GET /health/ready": PUBLIC,
+    "GET /metrics": PUBLIC,  # on this machine
     "GET /students": READER, "GET /student/{student_id}": READER, "GET /students/export": READER,
     "GET /departments": READER, "GET /departments.svg": READER,
     "POST /student": EDITOR, "PUT /student/{student_id}": EDITOR, "PATCH /student/{student_id}": EDITOR,
@@ -109,6 +110,13 @@ def test_every_route_is_somebodys(sqlite_url: str) -> None:
             assert (statuses[0] == 401) is (needed != PUBLIC), (method, path)
             assert (statuses[1] == 403) is (needed == EDITOR), (method, path)
             assert not {401, 403} & {statuses[2]}, (method, path)
+
+
+def test_metrics_need_a_key_elsewhere(sqlite_url: str) -> None:
+    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
+    with serve_database(sqlite_url, api_keys=API_KEYS) as client:
+        assert_unauthorized(client.get("/metrics", headers=elsewhere), NO_KEY, CHALLENGE)
+        assert client.get("/metrics", headers=elsewhere | AS_READER).status_code == 200
 
 
 @pytest.mark.parametrize("authorization", WRONG.values(), ids=WRONG)

@@ -259,7 +259,7 @@ def test_commands_work_while_the_service_runs(commands: Commands, sqlite_url: st
         assert (code, shown) == (0, service.client.get("/students/export").content.decode())
         assert shown.count("\n") == 3003
         service.stop()
-    assert "ERROR" not in service.log()
+    assert '"level":"error"' not in service.log()
 
 
 def test_error_of_the_database_is_one_line(commands: Commands, sqlite_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_defect_is_logged_under_the_id_of_its_response(broken: httpx.Client, cap
         "request_id": request_id,
     }
     (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
-    assert record.getMessage() == f"GET /student/1: 500: request {request_id}"
+    assert record.getMessage() == f"GET /student/{{student_id}}: 500: request {request_id}"
     assert record.exc_info is not None
     assert broken.get("/health/live").status_code == 200
 

@@ -219,6 +219,7 @@ def test_operations_are_named_after_their_functions(document: Any) -> None:
         ),
         "GET /health/live": ("get_liveness", "health", "The process is up"),
         "GET /health/ready": ("get_readiness", "health", "The database responds"),
+        "GET /metrics": ("get_metrics", "health", "Counters, gauges and histograms, of all workers"),
     }
 
 
@@ -242,6 +243,7 @@ def test_headers_of_responses_are_documented(document: Any) -> None:
         **{f"{name} 200": {"ETag"} for name in ("get_student", "update_student", "patch_student")},
         "get_student 304": {"ETag"},
         **{f"{name} 401": {"WWW-Authenticate"} for name in operations(document) if name not in PUBLIC},
+        **{f"{name} 429": {"Retry-After"} for name in operations(document) if name not in PUBLIC},
         **{f"{name} 503": {"Retry-After"} for name in operations(document)},
     }
 

@@ -225,3 +225,24 @@ def test_quota_is_that_of_a_key_or_an_address(caller: Caller | None, client: Any
     take_quota(limit, scope)
     assert limit.take(name).remaining == 3
     assert Counter(scope["state"].keys()) == {"quota": 1}
+
+
+def test_service_counts_for_each_key_and_address(sqlite_url: str) -> None:
+    """A wrong key counts for the address that sends it; health checks do not count."""
+    with serve_database(sqlite_url, api_keys=API_KEYS, rate_limit="3/hour") as client:
+        for headers in (AS_EDITOR, AS_READER, {"Authorization": "Bearer x"}):
+            expected = 401 if headers.get("Authorization") == "Bearer x" else 200
+            assert [client.get("/students", headers=headers).status_code for _ in range(4)] == [expected] * 3 + [429]
+        granted = client.get("/health/live")
+        assert (granted.status_code, "RateLimit" in granted.headers) == (200, False)
+        refused = client.get("/students", headers=AS_READER)
+    assert refused.headers["RateLimit-Policy"] == '"default";q=3;w=3600'
+    assert refused.headers["RateLimit"].startswith('"default";r=0;t=')
+    assert int(refused.headers["Retry-After"]) > 0
+    assert refused.json()["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+
+def test_granted_response_tells_what_is_left(sqlite_url: str) -> None:
+    with serve_database(sqlite_url, rate_limit="600/minute") as client:
+        headers = client.get("/students").headers
+    assert (headers["RateLimit-Policy"], headers["RateLimit"]) == ('"default";q=600;w=60', '"default";r=599;t=1')

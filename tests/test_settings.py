@@ -40,6 +40,9 @@ def test_variables_are_read(host: str) -> None:
     given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "ROOT_PATH": "/a/..b~1"}
     expected = Settings(host=host, port=80, log_level="warning", workers=2, root_path="/a/..b~1")
     assert Settings.from_environment({**given, "PATH": "/bin"}) == expected
+    given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "LOG_FORMAT": "JSON", "WORKERS": "2", "PATH": "/bin"}
+    expected = Settings(host=host, port=80, log_level="warning", log_format="json", workers=2)
+    assert Settings.from_environment(given) == expected
 
 
 def test_mysql_variables_take_any_password() -> None:
@@ -75,6 +78,8 @@ BAD_VALUES = [
         ("ROOT_PATH", value, PREFIX)
         for value in ["/", "a", "/a/", "//a", "/a//b", "/a b", "/a/..", "/./a", "/é", "/a%2F"]
     ),
+    ("LOG_FORMAT", "xml", "expected one of auto, json, text"),
+    ("TRACING", "yes", "expected one of off, on"),
 ]
 
 

@@ -6,10 +6,13 @@ from typing import NoReturn
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from litestar_app import metrics
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
+    DatabaseFileError,
     DatabaseUnavailableError,
+    QueueTimeoutError,
     RetryTransactionError,
     StudentRecordsError,
     UnsupportedValueError,
@@ -72,6 +75,16 @@ MYSQL = {
 }  # fmt: skip
 """Codes of the server (below 2000, and from 3000 on) and of the client library."""
 
+OURS: dict[type[BaseException], str] = {
+    CommitUnknownError: "commit_unknown",
+    QueueTimeoutError: "queue_timeout",
+    DatabaseFileError: "file_replaced",
+}
+"""What counts as a failure beside those of the drivers."""
+
+for name in (*(failure.name.lower() for failure in Failure), *OURS.values()):
+    metrics.ERRORS.labels(name)  # so that each is there from the start, as 0
+
 MYSQL_LOST = {0, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
 """Codes after which the connection cannot be used any more."""
 
@@ -111,13 +124,17 @@ def raise_translated(error: BaseException) -> NoReturn:
 
     """
     if isinstance(error, RetryTransactionError) or not isinstance(error, StudentRecordsError):
-        match classify(error):
+        failure = classify(error)
+        metrics.ERRORS.labels(failure.name.lower()).inc()
+        match failure:
             case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
                 raise DatabaseUnavailableError(getattr(error, "orig", None) or error) from error
             case Failure.CONSTRAINT:
                 raise ConstraintError from error
             case Failure.VALUE:
                 raise UnsupportedValueError from error
+    elif name := OURS.get(type(error)):
+        metrics.ERRORS.labels(name).inc()
     raise error
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
+from litestar_app import metrics
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
 
 
@@ -39,7 +40,10 @@ class WorkerThreads(Generic[R]):
 
         Interruptible work is stopped where nobody waits for it any more.
         """
+        self.name = name
         self._interruptible = interruptible
+        self._busy, self._waiting = metrics.BUSY.labels(name), metrics.WAITING.labels(name)
+        self._count = metrics.THREADS.labels(name)
         self._queue_timeout = queue_timeout
         self._queue: SimpleQueue[_Job[R, Any] | None] = SimpleQueue()
         self._threads = [
@@ -52,6 +56,7 @@ class WorkerThreads(Generic[R]):
         """Start all threads, or raise RuntimeError."""
         for thread in self._threads:
             thread.start()
+        self._count.inc(len(self._threads))
         self._is_open = True
 
     async def run(self, work: Callable[[R], T]) -> T:
@@ -65,6 +70,7 @@ class WorkerThreads(Generic[R]):
         if not self._is_open:
             raise DatabaseUnavailableError("the service is stopping")
         job = _Job(work, time.monotonic() + self._queue_timeout)
+        self._waiting.inc()
         self._queue.put(job)
         # all threads may be busy for long, and then none of them looks how late it is
         timer = job.expire_later(self._queue_timeout) if self._interruptible else None
@@ -89,9 +95,12 @@ class WorkerThreads(Generic[R]):
 
     def stop(self) -> None:
         """Reject the work that has not begun, and let each thread end after what it does."""
+        if self._is_open:
+            self._count.dec(len(self._threads))
         self._is_open = False
         with contextlib.suppress(Empty):
             while (job := self._queue.get_nowait()) is not None:
+                self._waiting.dec()
                 job.resolve(DatabaseUnavailableError("the service is stopping"))
         for _ in self._threads:
             self._queue.put(None)
@@ -99,7 +108,9 @@ class WorkerThreads(Generic[R]):
     def _run(self, make: Callable[[], R]) -> None:
         resource = make()
         while (job := self._queue.get()) is not None:
-            job.run(resource)
+            self._waiting.dec()
+            with self._busy.track_inprogress():
+                job.run(resource)
             del job  # or what it has made would stay until the next one comes
         resource.close()
 

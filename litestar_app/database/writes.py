@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from litestar_app import metrics
 from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
 from litestar_app.database.reads import RETRY_WITHIN
 from litestar_app.database.sqlite import DatabaseFile
@@ -44,6 +45,7 @@ class Transactions:
             retry=retry_if_exception(is_retryable),
             stop=stop_after_delay(lock_timeout),
             wait=wait_random_exponential(multiplier=0.01, max=0.5),
+            before_sleep=lambda _: metrics.RETRIES.inc(),
             reraise=True,
         )
 
@@ -150,12 +152,14 @@ class GroupCommit:
         self._threads = threads
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._is_open = True
+        self._waiting = metrics.WAITING.labels(threads.name)
 
     async def write(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
         """Return what became of a unit of work, once its group is committed or has failed."""
         if not self._is_open:
             raise DatabaseUnavailableError("the service is stopping")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.inc()
         self._queue.put_nowait(_Entry(work, future, connection))
         return await future
 
@@ -168,6 +172,7 @@ class GroupCommit:
                 entries.append(self._queue.get_nowait())
             is_last = None in entries
             waiting = [entry for entry in entries if entry is not None]
+            self._waiting.dec(len(waiting))
             for connection, group in groupby(waiting, key=lambda entry: entry.connection):
                 if present := [entry for entry in group if not entry.future.cancelled()]:
                     await self._write_group(present, connection)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
-from urllib.parse import quote
 
 from litestar import Request
 from litestar.response.streaming import ASGIStreamingResponse
@@ -12,6 +11,7 @@ from litestar.types import Receive, Send
 from litestar.types.asgi_types import HTTPSendMessage
 
 from litestar_app.exceptions import StudentRecordsError
+from litestar_app.http.access_log import describe
 
 logger = logging.getLogger("litestar_app")
 
@@ -38,7 +38,7 @@ class Download(ASGIStreamingResponse):
             is_head_response=request.method == "HEAD",
         )
         self._parts = parts
-        self._path = quote(request.scope["path"])
+        self._request = describe(request)
         self._send_timeout = send_timeout
 
     async def send_body(self, send: Send, receive: Receive) -> None:
@@ -46,7 +46,7 @@ class Download(ASGIStreamingResponse):
         try:
             await self._send_parts(send, receive)
         except asyncio.CancelledError:  # of the server, which stops and has waited long enough
-            logger.warning("%s: the file ends incomplete: the service is stopping", self._path)
+            logger.warning("%s: the file ends incomplete: the service is stopping", self._request)
         finally:
             await self._parts.aclose()
 
@@ -58,9 +58,9 @@ class Download(ASGIStreamingResponse):
         try:
             await super().send_body(send_in_time, receive)  # type: ignore[arg-type]
         except* TimeoutError:
-            logger.warning("%s: the client has read nothing for %s s", self._path, self._send_timeout)
+            logger.warning("%s: the client has read nothing for %s s", self._request, self._send_timeout)
         except* StudentRecordsError as errors:
-            logger.warning("%s: the file ends incomplete: %s", self._path, errors.exceptions[0])
+            logger.warning("%s: the file ends incomplete: %s", self._request, errors.exceptions[0])
 
 
 async def begin(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -126,6 +126,7 @@ def _describe(app: Litestar) -> dict[str, Any]:
             responses = operation["responses"]
             if "401" in responses:
                 responses["401"]["headers"] = {"WWW-Authenticate": CHALLENGE}
+                responses["429"]["headers"] = {"Retry-After": WAIT}
             else:
                 operation["security"] = []
             responses["503"]["headers"] = {"Retry-After": WAIT}

@@ -1,11 +1,8 @@
 """Problem documents (RFC 9457): which exception becomes which, and how they are documented."""
 
 import logging
-import re
 from http import HTTPStatus
 from typing import Annotated, Any
-from urllib.parse import quote
-from uuid import uuid4
 
 from litestar import Request, Response
 from litestar.enums import ParamType
@@ -38,6 +35,7 @@ from litestar_app.exceptions import (
     UnsupportedFileError,
     UnsupportedValueError,
 )
+from litestar_app.http.access_log import describe
 
 logger = logging.getLogger("litestar_app")
 
@@ -157,7 +155,7 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
             problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
             problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            logger.warning("%s %s: 503: %s", request.method, quote(request.scope["path"]), error)
+            logger.warning("%s: 503: %s", describe(request), error, extra={"request_id": request.state.request_id})
         if isinstance(error, QuotaExceededError):
             problem, headers = _make_quota_problem(), error.fields
         if isinstance(error, DatabaseUnavailableError):
@@ -167,18 +165,17 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     elif isinstance(error, InternalServerException) and "disconnected" in error.detail:
         problem = make_problem(400, "The body ends before it is complete")  # which nobody is there to read
     else:
-        problem, headers = _log_defect(request, error)
+        problem = _log_defect(request, error)
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
 
 
-def _log_defect(request: Request[Any, Any, Any], error: Exception) -> tuple[Problem, dict[str, str]]:
-    request_id = request.headers.get("X-Request-ID", "")
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", request_id):
-        request_id = uuid4().hex
-    logger.error("%s %s: 500: request %s", request.method, quote(request.scope["path"]), request_id, exc_info=error)
+def _log_defect(request: Request[Any, Any, Any], error: Exception) -> Problem:
+    request_id = request.state.request_id
+    extra = {"request_id": request_id}
+    logger.error("%s: 500: request %s", describe(request), request_id, exc_info=error, extra=extra)
     problem = make_problem(500, f"A defect of this service; its log has the details under {request_id}")
     problem.request_id = request_id
-    return problem, {"X-Request-ID": request_id}
+    return problem
 
 
 def _explain(request: Request[Any, Any, Any], error: HTTPException) -> str:
@@ -211,7 +208,7 @@ def problem_responses(
     parameters and without a body.
     """
     details = DETAILS | (details or {})
-    common = (403, 500, 503) if is_public else (401, 403, 500, 503)
+    common = (403, 500, 503) if is_public else (401, 403, 429, 500, 503)
     return {status: _document_problem(status, details[status]) for status in (*statuses, *common)}
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from litestar_app import metrics
 from litestar_app.database import Database
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.idempotency import IdempotencyStore
@@ -91,16 +92,26 @@ class ImportService:
         with self._keys.claim(key):
             async with self._database.stage(stage_rows) as (connection, staged):
                 request = ImportRequest(_hash(file), options) if key else None
+                is_repeated = False
 
                 def merge(session: Session) -> Report:
+                    nonlocal is_repeated
                     if key and request and (earlier := self._keys.load(session, key, request)):
+                        is_repeated = True
                         return earlier
                     report = _merge(session, staged, options, limit)
                     if key and request:
                         self._keys.save(session, key, request, report)
                     return report
 
-                return await self._database.write(merge, connection)
+                try:
+                    report = await self._database.write(merge, connection)
+                except ImportRejectedError as error:
+                    _count(error.report, "rejected")
+                    raise
+                if not is_repeated:
+                    _count(report, "written")
+                return report
 
 
 def write_rejected_rows(file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
@@ -139,6 +150,14 @@ def _merge(session: Session, staged: Staged, options: ImportOptions, limit: int 
     if not options.dry_run:
         merge.write(counts["created"])
     return report
+
+
+def _count(report: Report, outcome: str) -> None:
+    if report.dry_run:
+        return
+    metrics.IMPORTS.labels(outcome).inc()
+    for name in ("created", "updated", "rejected"):
+        metrics.IMPORTED.labels(name).inc(getattr(report, name))
 
 
 def _hash(file: BinaryIO) -> str:

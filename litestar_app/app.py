@@ -15,9 +15,13 @@ from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, 
 
 from litestar_app.access.control import AccessControl
 from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
+from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import SettingsError
+from litestar_app.history.controller import HistoryController
+from litestar_app.history.service import HistoryService
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
@@ -45,8 +49,9 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     """
     settings = settings or Settings.from_environment()
     alchemy = alchemy or create_alchemy_config(settings)
-    database = Database(alchemy, fixed=FIXED)
-    students, imports = StudentService(database), ImportService(database)
+    database, log = Database(alchemy, fixed=FIXED), HistoryLog(settings)
+    students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
+    clean_up = CleanUp(database, settings.history_days)
     origins = split(settings.cors_origins)
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
     access = AccessControl(keys, frozenset(origins))
@@ -60,15 +65,17 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             StudentController,
             TransferController,
             DepartmentController,
+            *([HistoryController] if log.is_on else []),
             HealthController,
             go_to_docs,
             get_openapi,
             get_asset,
         ],
-        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys), StructSchemas()],
+        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys, clean_up), StructSchemas()],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
+            "history": Provide(lambda: history, sync_to_thread=False, use_cache=True),
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
         },
         before_request=check,
@@ -114,16 +121,17 @@ class StudentRecords(Litestar):
 class DatabasePlugin(InitPlugin):
     """Opens the database after advanced-alchemy's plugin has created the tables, and closes it before the engine.
 
-    Then it reads the API keys.
+    Then it reads the API keys, and cleans up.
     """
 
-    def __init__(self, database: Database, keys: KeyRing) -> None:
+    def __init__(self, database: Database, keys: KeyRing, clean_up: CleanUp) -> None:
         self._database = database
         self._keys = keys
+        self._clean_up = clean_up
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the lifespan of the database."""
-        app_config.lifespan += [self._database.open, self._keys.open]
+        app_config.lifespan += [self._database.open, self._keys.open, self._clean_up.open]
         return app_config
 
 

@@ -41,6 +41,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: LogLevel = "info"
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     root_path: str = ""
+    history: Literal["on", "off"] = "on"
+    history_days: Annotated[int, Meta(ge=1, le=36500)] | None = None
     mysql_user: str | None = None
     mysql_password: str | None = None
     mysql_host: str = "127.0.0.1"
@@ -89,12 +91,15 @@ class Settings(Struct, frozen=True, kw_only=True):
                 continue
             if name.startswith("mysql_") and any("\ud800" <= character <= "\udfff" for character in value):
                 raise SettingsError(f"{name.upper()} is not UTF-8")
-            if isinstance(field.default, int):
+            if isinstance(field.default, int) or name == "history_days":
                 _require(re.fullmatch("[0-9]{1,9}", value), name, value, "an integer, in digits only")
                 values[name] = int(value)
             elif name == "log_level":
                 values[name] = value.lower()
                 _require(value.lower() in get_args(LogLevel), name, value, f"one of {', '.join(get_args(LogLevel))}")
+            elif name == "history":
+                values[name] = value.lower()
+                _require(value.lower() in {"on", "off"}, name, value, "on or off")
             elif name in {"host", "mysql_host"}:
                 _require(_is_host(value), name, value, "an IP address or a host name")
             elif name == "root_path":

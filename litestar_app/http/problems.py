@@ -25,6 +25,7 @@ from litestar_app.exceptions import (
     ConstraintError,
     DatabaseUnavailableError,
     FileTooLargeError,
+    ImportNotFoundError,
     InvalidBodyError,
     InvalidFileError,
     InvalidQueryError,
@@ -33,6 +34,7 @@ from litestar_app.exceptions import (
     PreconditionFailedError,
     StudentNotFoundError,
     StudentRecordsError,
+    StudentsChangedError,
     UnreadableBodyError,
     UnsupportedFileError,
     UnsupportedValueError,
@@ -50,6 +52,8 @@ MAX_ERRORS = 100
 
 PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
     StudentNotFoundError: (404, "Student not found"),
+    ImportNotFoundError: (404, "Import not found"),
+    StudentsChangedError: (409, ""),
     PreconditionFailedError: (412, "The student has changed since this ETag; fetch it and retry"),
     KeyInUseError: (409, "The first request with this Idempotency-Key is still running"),
     KeyReusedError: (422, "This Idempotency-Key was used with another request; use a new one"),
@@ -117,6 +121,10 @@ class Problem(Struct, omit_defaults=True):
         Annotated[int, Meta(description="how many problems there are, where errors lists only some", examples=[250])]
         | UnsetType
     ) = UNSET
+    students: (
+        Annotated[list[int], Meta(description="the ids of those who have changed, the first 1000", examples=[[1]])]
+        | UnsetType
+    ) = UNSET
     request_id: (
         Annotated[str, Meta(description="what the log has the details under", examples=["6f1c0d2e"])] | UnsetType
     ) = UNSET
@@ -135,6 +143,8 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
         if isinstance(error, InvalidBodyError):
             problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
             problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
+        if isinstance(error, StudentsChangedError):
+            problem.students = error.students
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             logger.warning("%s %s: 503: %s", request.method, quote(request.scope["path"]), error)
         if isinstance(error, DatabaseUnavailableError):

@@ -180,6 +180,19 @@ class Database:
         finally:
             self._staged.release()
 
+    async def empty_log(self) -> bool:
+        """Write SQLite's write-ahead log into the file and empty it; return False where a reader still needs it."""
+        if self._file is None:
+            return True
+
+        def checkpoint(reader: Reader) -> bool:
+            try:
+                return reader.connect().exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar() == 0
+            finally:
+                reader.close()
+
+        return await self._transfers.run(checkpoint)
+
     async def ping(self) -> None:
         """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""
         try:

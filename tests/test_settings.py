@@ -40,6 +40,11 @@ def test_variables_are_read(host: str) -> None:
     given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "ROOT_PATH": "/a/..b~1"}
     expected = Settings(host=host, port=80, log_level="warning", workers=2, root_path="/a/..b~1")
     assert Settings.from_environment({**given, "PATH": "/bin"}) == expected
+    given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "PATH": "/bin"}
+    given |= {"HISTORY": "OFF", "HISTORY_DAYS": "30"}
+    assert Settings.from_environment(given) == Settings(
+        host=host, port=80, log_level="warning", workers=2, history="off", history_days=30
+    )
 
 
 def test_mysql_variables_take_any_password() -> None:
@@ -67,6 +72,10 @@ BAD_VALUES = [
         ("ROOT_PATH", value, PREFIX)
         for value in ["/", "a", "/a/", "//a", "/a//b", "/a b", "/a/..", "/./a", "/é", "/a%2F"]
     ),
+    ("HISTORY", "yes", "expected on or off"),
+    ("HISTORY_DAYS", "1.5", DIGITS),
+    ("HISTORY_DAYS", "0", "Expected `int` >= 1"),
+    ("HISTORY_DAYS", "36501", "Expected `int` <= 36500"),
 ]
 
 

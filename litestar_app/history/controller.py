@@ -14,12 +14,12 @@ from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
 from litestar_app.history.service import HistoryService, Page
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
-from litestar_app.http.parameters import READ, is_plain_integer
+from litestar_app.http.parameters import EDITOR, READ, is_plain_integer
 from litestar_app.http.problems import PROBLEMS, problem_responses
+from litestar_app.http.security import NO_STORE
 from litestar_app.students.controller import LINK, StudentId, parse_id
 
 MAX_IMPORT_ID = 2**31 - 1
-NO_STORE = {"Cache-Control": "no-store"}
 NOT_UNDONE = "1 of its students changed after this import; nothing was undone"
 
 ImportId = Annotated[str, PathParameter(description="the import's id", schema_extra={"type": "integer"})]
@@ -36,6 +36,7 @@ class HistoryController(Controller):
     @route(
         "/student/{student_id:str}/history",
         http_method=READ,
+        opt=EDITOR,
         status_code=200,
         summary="List what has happened to a student",
         response_description="The entries of the page, newest first; an empty array where none are kept",
@@ -58,6 +59,7 @@ class HistoryController(Controller):
     @route(
         "/imports",
         http_method=READ,
+        opt=EDITOR,
         status_code=200,
         summary="List imports",
         response_description="The imports of the page, newest first",
@@ -85,7 +87,7 @@ class HistoryController(Controller):
                 examples=[Example(value=UndoReport(import_=8, deleted=3, updated=1))],
                 generate_examples=False,
             ),
-            **problem_responses(400, 403, 404, 409, details={404: PROBLEMS[ImportNotFoundError][1], 409: NOT_UNDONE}),
+            **problem_responses(400, 404, 409, details={404: PROBLEMS[ImportNotFoundError][1], 409: NOT_UNDONE}),
         },
     )
     async def undo_import(

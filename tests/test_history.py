@@ -127,7 +127,7 @@ WITHOUT_CHANGE: list[tuple[str, str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "options", "status"), WITHOUT_CHANGE)
-def test_what_changes_nothing_adds_no_entry(
+def test_what_changes_nothing_adds_no_entry(  # noqa: PLR0913, PLR0917  a request and what comes of it
     client: httpx.Client, query: Query, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
     client.post("/student", json=ANANYA, headers=KEY)
@@ -140,11 +140,12 @@ def test_what_changes_nothing_adds_no_entry(
 
 def test_failed_write_leaves_no_entry(sqlite_url: str, query_file: Query) -> None:
     """At COMMIT, when its entry is there already; and its group is run again without it."""
+    doomed = "new.name = 'Doomed'"
     with serve_database(sqlite_url) as client:
         for statement in (
             "CREATE TABLE parents (id INTEGER PRIMARY KEY)",
             "CREATE TABLE orphans (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)",
-            "CREATE TRIGGER fail AFTER INSERT ON students WHEN new.name = 'Doomed' BEGIN INSERT INTO orphans VALUES (1); END",
+            f"CREATE TRIGGER fail AFTER INSERT ON students WHEN {doomed} BEGIN INSERT INTO orphans VALUES (1); END",
         ):
             query_file(statement)
 
@@ -186,7 +187,7 @@ def test_who_is_the_name_of_the_key(database_url: str) -> None:
         undo(client, import_file(client, FILE))
         client.delete("/student/1")
         who = {entry[0] for entry in read_history(client, 1)} | {one["who"] for one in read_imports(client)}
-        assert who == {"editor"}
+        assert who == {"registrar"}
 
 
 @pytest.mark.parametrize(("path", "count"), [("/student/1/history", 7), ("/imports", 6)])
@@ -283,7 +284,7 @@ def test_undo_reverts_an_import(imported: httpx.Client, query: Query) -> None:
     assert [entry[1:3] for entry in read_history(imported, 2)] == [
         ("create", 1), ("delete", 2), ("create", 3), ("delete", 4),
     ]  # fmt: skip
-    assert imported.post("/student", json=BORIS).json()["id"] == 4
+    assert imported.post("/student", json=BORIS).json()["id"] > 3
     assert query("SELECT COUNT(*) FROM history") == [(14,)]
 
 

@@ -32,5 +32,8 @@ def erase_command(student_id: int) -> None:
         is_complete = use_database(run)
         click.echo(f"Erased: student {student_id}.")
         if not is_complete:
-            click.echo("The write-ahead log still holds it, for a transaction that reads: run this again.", err=True)
+            click.echo(
+                "Its file or its -wal may still hold it, since another transaction is in the way: run this again.",
+                err=True,
+            )
             sys.exit(REJECTED)

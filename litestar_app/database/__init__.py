@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Select, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, AlchemyConfig
@@ -180,18 +181,28 @@ class Database:
         finally:
             self._staged.release()
 
-    async def empty_log(self) -> bool:
-        """Write SQLite's write-ahead log into the file and empty it; return False where a reader still needs it."""
+    async def rewrite(self) -> bool:
+        """Write SQLite's file anew and empty its log, so that nothing is left of what was deleted.
+
+        `secure_delete` leaves copies in pages whose rows have moved. Other writers wait meanwhile. Returns False where
+        a lock, a reader of the log, or a full disk is in the way; True on MySQL, which is left alone.
+        """
         if self._file is None:
             return True
 
-        def checkpoint(reader: Reader) -> bool:
+        def rewrite(reader: Reader) -> bool:
             try:
-                return reader.connect().exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar() == 0
+                connection = reader.connect()
+                connection.exec_driver_sql("VACUUM")
+                return connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar() == 0
+            except DBAPIError as error:
+                if classify(error) not in {Failure.CONTENTION, Failure.OUTAGE}:
+                    raise
+                return False
             finally:
                 reader.close()
 
-        return await self._transfers.run(checkpoint)
+        return await self._transfers.run(rewrite)
 
     async def ping(self) -> None:
         """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""

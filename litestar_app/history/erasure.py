@@ -17,7 +17,7 @@ WIPE = dict.fromkeys([*BEFORE, *AFTER])
 async def erase(database: Database, history: HistoryLog, student_id: int, who: str) -> bool:
     """Delete a student who is still there, and what the history and stored responses hold of the person.
 
-    Returns whether that has also left SQLite's write-ahead log; it has not while another transaction reads from it.
+    Returns whether nothing of it is left in the files of SQLite; False while another transaction is in the way.
 
     Raises:
         StudentNotFoundError: nothing is kept of such a student.
@@ -37,7 +37,7 @@ async def erase(database: Database, history: HistoryLog, student_id: int, who: s
         _wipe_responses(connection, student_id, names)
 
     await database.write(erase)
-    return await database.empty_log()
+    return await database.rewrite()
 
 
 def _find_names(connection: Connection, student_id: int) -> set[str]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, func, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, delete, func, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database.writes import execute_fixed
@@ -81,8 +81,13 @@ class ImportLog:
         rows = select(student_id, *same, *before, *after).where(*conditions).order_by(student_id)
         return self._connection.execute(insert(HISTORY).from_select(COLUMNS, rows)).rowcount
 
-    def add_created(self, inserted: Any, newest: int) -> None:
-        """Add the entries of students that a statement has inserted, whose ids none knows.
+    def expect_created(self) -> None:
+        """Note which entry and which student are the newest, before a statement inserts students."""
+        newest = (select(func.coalesce(func.max(key), 0)).scalar_subquery() for key in (H.id, D.id))
+        self._newest_entry, self._newest_student = self._connection.execute(select(*newest)).one()
+
+    def add_created(self, inserted: Any) -> None:
+        """Add the entries of the students that the statement has inserted, whose ids none knows.
 
         On SQLite they are above the newest id before it. On MySQL others insert meanwhile; but each of those students
         has an entry by now.
@@ -94,8 +99,8 @@ class ImportLog:
         if not inserted.rowcount:
             return
         is_sqlite = self._connection.dialect.name == "sqlite"
-        theirs = exists().where(H.student_id == D.id, H.id > self._newest).correlate(D.id.table)
-        conditions = [D.id > newest] if is_sqlite else [D.id >= inserted.lastrowid, ~theirs]
+        theirs = select(H.student_id).where(H.id > self._newest_entry)  # few, found by their ids alone
+        conditions = [D.id > self._newest_student] if is_sqlite else [D.id >= inserted.lastrowid, D.id.not_in(theirs)]
         added = self.add(literal("create"), D.id, NULLS, [D[field] for field in FIELDS], conditions)
         if not is_sqlite and added != inserted.rowcount:
             raise RetryTransactionError("another program has inserted students during an import")

@@ -243,11 +243,12 @@ class Merge:
             self._execute(update(STUDENTS).where(changing).values({field: S[field]}))
 
     def _create(self, good: ColumnElement[bool], log: ImportLog | None) -> None:
-        newest = self._execute(select(func.coalesce(func.max(D.id), 0))).scalar_one()
         new = select(*(S[field] for field in FIELDS)).where(good, S.target.is_(None)).order_by(S.number)
+        if log is not None:
+            log.expect_created()
         inserted = self._execute(insert(STUDENTS).from_select(FIELDS, new))
         if log is not None:
-            log.add_created(inserted, newest)
+            log.add_created(inserted)
 
 
 def _bits() -> Iterator[tuple[str, int]]:

@@ -16,14 +16,10 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 @click.group(name="students", context_settings=CONTEXT)
 def students_group() -> None:
-    """Import and export students, and back them up, on the configured database, also while the service runs."""
+    """Import, export and erase students, and back them up, on the configured database, also while the service runs."""
 
 
-for command in (import_command, export_command, seed_command, backup_command, restore_command):
-    """Import, export and erase students, on the configured database, also while the service runs."""
-
-
-for command in (import_command, export_command, seed_command, erase_command):
+for command in (import_command, export_command, seed_command, erase_command, backup_command, restore_command):
     students_group.add_command(command)
 
 

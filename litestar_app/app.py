@@ -1,7 +1,7 @@
 """All wiring: the application, made of settings."""
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
 from litestar import HttpMethod, Litestar, Request, Response, route
@@ -11,14 +11,18 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.plugins import InitPlugin
 from litestar.response import Redirect
-from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Message, Receive, Scope
+from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Message, Receive, Scope
 
 from litestar_app.access.control import AccessControl
 from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
 from litestar_app.access.rate_limit import SharedTable, add_quota, create_rate_limit, take_quota
+from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import SettingsError
+from litestar_app.history.controller import HistoryController
+from litestar_app.history.service import HistoryService
 from litestar_app.http.access_log import observe
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
@@ -52,8 +56,9 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     settings = settings or Settings.from_environment()
     alchemy = alchemy or create_alchemy_config(settings)
     tracing = _create_tracing() if settings.tracing == "on" else None
-    database = Database(alchemy, fixed=FIXED)
-    students, imports = StudentService(database), ImportService(database)
+    database, log = Database(alchemy, fixed=FIXED), HistoryLog(settings)
+    students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
+    clean_up = CleanUp(database, settings.history_days)
     origins = split(settings.cors_origins)
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
     access = AccessControl(keys, frozenset(origins))
@@ -72,18 +77,20 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             StudentController,
             TransferController,
             DepartmentController,
+            *([HistoryController] if log.is_on else []),
             HealthController,
             MetricsController,
             go_to_docs,
             get_openapi,
             get_asset,
         ],
-        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys), StructSchemas()],
+        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys, clean_up), StructSchemas()],
         middleware=[tracing.middleware] if tracing else [],
         on_shutdown=[tracing.close] if tracing else [],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
+            "history": Provide(lambda: history, sync_to_thread=False, use_cache=True),
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
         },
         before_request=check,
@@ -126,8 +133,7 @@ class StudentRecords(Litestar):
 
             async def send_securely(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    secure(message)
-                    add_quota(scope, message["headers"])
+                    add_quota(cast("HTTPScope", scope), secure(message))
                 await send(message)
 
             await observe(super().__call__, scope, receive, send_securely)  # type: ignore[arg-type]
@@ -146,16 +152,17 @@ class StudentRecords(Litestar):
 class DatabasePlugin(InitPlugin):
     """Opens the database after advanced-alchemy's plugin has created the tables, and closes it before the engine.
 
-    Then it reads the API keys.
+    Then it reads the API keys, and cleans up.
     """
 
-    def __init__(self, database: Database, keys: KeyRing) -> None:
+    def __init__(self, database: Database, keys: KeyRing, clean_up: CleanUp) -> None:
         self._database = database
         self._keys = keys
+        self._clean_up = clean_up
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the lifespan of the database."""
-        app_config.lifespan += [self._database.open, self._keys.open]
+        app_config.lifespan += [self._database.open, self._keys.open, self._clean_up.open]
         return app_config
 
 

@@ -17,7 +17,9 @@ StudentRecordsError
 │   ├── KeyReusedError
 │   ├── KeyInUseError
 │   ├── ImportRejectedError        a row of a file is rejected, and so the file is
-│   └── ApiKeyError                there is no such API key, or there is one already
+│   ├── ApiKeyError                there is no such API key, or there is one already
+│   ├── ImportNotFoundError
+│   └── StudentsChangedError       an import cannot be undone
 └── DatabaseError
     ├── DatabaseUnavailableError   locked, full, unreachable, restarting or stopping
     │   ├── QueueTimeoutError      no thread was free in time
@@ -116,6 +118,19 @@ class ImportRejectedError(RejectedError):
 
 class ApiKeyError(RejectedError):
     """There is no such API key, or there is one already; the message says which."""
+
+
+class ImportNotFoundError(RejectedError):
+    """No import has this id."""
+
+
+class StudentsChangedError(RejectedError):
+    """An import cannot be undone, since some of its students have changed."""
+
+    def __init__(self, students: list[int], total: int) -> None:
+        """Take the ids of the first of them, and how many there are."""
+        super().__init__(f"{total} of its students changed after this import; nothing was undone")
+        self.students = students
 
 
 class DatabaseError(StudentRecordsError):

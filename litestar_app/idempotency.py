@@ -22,7 +22,7 @@ KEY_TTL = 24 * 60 * 60
 
 KEYS = cast("Table", IdempotencyKey.__table__)
 MAX_EXPIRED = 100
-"""Expired keys that one request deletes: few, so that none takes long, and more than it adds, so that none stays."""
+"""Expired keys that a transaction deletes: few, so that none takes long, and more than a request adds."""
 EXPIRED = (
     select(KEYS.c.key).where(KEYS.c.created_at < bindparam("oldest")).order_by(KEYS.c.created_at).limit(MAX_EXPIRED)
 )
@@ -59,14 +59,11 @@ class IdempotencyStore(Generic[R]):
             KeyReusedError: the key belongs to another request.
 
         """
-        oldest = int(time.time()) - KEY_TTL
         row = session.execute(LOAD, {"given": key}).first()
-        expired = set(session.scalars(EXPIRED, {"oldest": oldest}))
-        if row is not None and row.created_at < oldest:
-            expired.add(key)
+        delete_expired_keys(session)
+        if row is not None and row.created_at < int(time.time()) - KEY_TTL:
+            session.connection().execute(DELETE, {"given": key})  # it may not have been among them
             row = None
-        if expired:
-            session.connection().execute(DELETE, [{"given": one} for one in expired])
         if row is None:
             return None
         if row.request != _fingerprint(request):
@@ -80,6 +77,14 @@ class IdempotencyStore(Generic[R]):
             session.execute(SAVE, {**row, "created_at": int(time.time())})
         except IntegrityError as error:
             raise RetryTransactionError from error
+
+
+def delete_expired_keys(session: Session) -> int:
+    """Delete some of the keys that have expired, and return how many."""
+    expired = session.scalars(EXPIRED, {"oldest": int(time.time()) - KEY_TTL}).all()
+    if expired:
+        session.connection().execute(DELETE, [{"given": key} for key in expired])
+    return len(expired)
 
 
 def _fingerprint(request: Struct) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from advanced_alchemy.base import DefaultBase
-from sqlalchemy import BigInteger, Double, Index, String, Text
+from sqlalchemy import BigInteger, Double, Index, Integer, String, Text
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -59,3 +59,47 @@ class ApiKey(DefaultBase):
     created_at: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
     revoked_at: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class HistoryEntry(DefaultBase):
+    """What one write has done to one student; `before` and `after` are all NULL where the person was erased."""
+
+    __tablename__ = "history"
+    __table_args__ = (Index("ix_history_student_id", "student_id"), MYSQL)  # the database adds the id
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    student_id: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[int] = mapped_column(BigInteger)
+    """Microseconds since 1970."""
+    who: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(6))
+    import_id: Mapped[int | None]
+    # as long as what a table of another program may hold
+    before_name: Mapped[str | None] = mapped_column(Text)
+    before_department: Mapped[str | None] = mapped_column(Text)
+    before_cgpa: Mapped[float | None] = mapped_column(Double)
+    after_name: Mapped[str | None] = mapped_column(Text)
+    after_department: Mapped[str | None] = mapped_column(Text)
+    after_cgpa: Mapped[float | None] = mapped_column(Double)
+
+
+class Import(DefaultBase):
+    """What one import, or the undo of one, has done."""
+
+    __tablename__ = "imports"
+    __table_args__ = (MYSQL | {"sqlite_autoincrement": True},)  # an undo must never mean another import
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[int] = mapped_column(BigInteger)
+    """Microseconds since 1970."""
+    who: Mapped[str] = mapped_column(String(100))
+    created: Mapped[int]
+    updated: Mapped[int]
+    deleted: Mapped[int]
+    unchanged: Mapped[int]
+    rejected: Mapped[int]
+    first_entry: Mapped[int] = mapped_column(BigInteger)
+    """No entry of it has a lower id, so that no index is needed to find them."""
+    last_entry: Mapped[int] = mapped_column(BigInteger)
+    undo_of: Mapped[int | None]
+    undone_by: Mapped[int | None]

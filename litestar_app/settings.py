@@ -50,6 +50,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_connections_per_client: Count = 100
     max_requests: Count = 500
     rate_limit: str | None = None
+    history: Literal["on", "off"] = "on"
+    history_days: Annotated[int, Meta(ge=1, le=36500)] | None = None
     mysql_user: str | None = None
     mysql_password: str | None = None
     mysql_host: str = "127.0.0.1"
@@ -98,7 +100,7 @@ class Settings(Struct, frozen=True, kw_only=True):
                 continue
             if name.startswith("mysql_") and any("\ud800" <= character <= "\udfff" for character in value):
                 raise SettingsError(f"{name.upper()} is not UTF-8")
-            if isinstance(field.default, int):
+            if isinstance(field.default, int) or name == "history_days":
                 _require(re.fullmatch("[0-9]{1,9}", value), name, value, "an integer, in digits only")
                 values[name] = int(value)
             elif get_origin(field.type) is Literal:

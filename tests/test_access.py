@@ -30,6 +30,7 @@ ROUTES = {
     "GET /departments": READER, "GET /departments.svg": READER,
     "POST /student": EDITOR, "PUT /student/{student_id}": EDITOR, "PATCH /student/{student_id}": EDITOR,
     "DELETE /student/{student_id}": EDITOR, "POST /students/import": EDITOR,
+    "GET /student/{student_id}/history": EDITOR, "GET /imports": EDITOR, "POST /imports/{import_id}/undo": EDITOR,
 }  # fmt: skip
 """Every route, and whose it is. HEAD is as GET; OPTIONS is public, as the document is that tells as much."""
 NO_KEY = {
@@ -103,7 +104,7 @@ def test_every_route_is_somebodys(sqlite_url: str) -> None:
     assert len({path for _, path in rules}) == len({route.split()[1] for route in ROUTES})
     with serve_database(sqlite_url, api_keys=API_KEYS) as client:
         for (method, path), needed in rules.items():
-            url = path.format(student_id=1, name="swagger-ui.css", path="nothing")
+            url = path.format(student_id=1, import_id=1, name="swagger-ui.css", path="nothing")
             statuses = [
                 client.request(method, url, headers=headers).status_code for headers in ({}, AS_READER, AS_EDITOR)
             ]

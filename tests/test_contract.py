@@ -48,7 +48,7 @@ def test_every_response_is_documented(keyed_database: httpx.Client, tmp_path: Pa
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "12 selected / 12 total" in ended.stdout
+    assert "15 selected / 15 total" in ended.stdout
 
 
 examples = settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -76,7 +76,10 @@ def make_problem(status: int, title: str, detail: str, **members: Any) -> dict[s
 
 
 def assert_imported(response: httpx.Response, **members: Any) -> None:
-    assert response.text == json.dumps(make_report(**members), ensure_ascii=False, separators=(",", ":"))
+    number = response.json()["import"]
+    assert (number is None) is members.get("dry_run", False)
+    report = {**make_report(**members), "import": number}
+    assert response.text == json.dumps(report, ensure_ascii=False, separators=(",", ":"))
     assert (response.status_code, response.headers["Content-Type"]) == (200, JSON)
     assert response.headers["Cache-Control"] == "no-store"
 

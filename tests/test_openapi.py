@@ -207,6 +207,13 @@ def test_operations_are_named_after_their_functions(document: Any) -> None:
         "PUT /student/{student_id}": ("update_student", "students", "The student as replaced"),
         "PATCH /student/{student_id}": ("patch_student", "students", "The student as changed"),
         "DELETE /student/{student_id}": ("delete_student", "students", "The student is deleted"),
+        "GET /student/{student_id}/history": (
+            "list_history",
+            "history",
+            "The entries of the page, newest first; an empty array where none are kept",
+        ),
+        "GET /imports": ("list_imports", "history", "The imports of the page, newest first"),
+        "POST /imports/{import_id}/undo": ("undo_import", "history", "What the undo did"),
         "GET /departments": (
             "list_departments",
             "departments",
@@ -240,6 +247,7 @@ def test_headers_of_responses_are_documented(document: Any) -> None:
     assert documented == {
         "create_student 201": {"Location", "ETag"},
         "list_students 200": {"Link", "X-Total-Count"},
+        **{f"{name} 200": {"Link"} for name in ("list_history", "list_imports")},
         **{f"{name} 200": {"ETag"} for name in ("get_student", "update_student", "patch_student")},
         "get_student 304": {"ETag"},
         **{f"{name} 401": {"WWW-Authenticate"} for name in operations(document) if name not in PUBLIC},
@@ -252,7 +260,7 @@ def test_every_parameter_has_one_type(document: Any) -> None:
     """A header may be absent, but `null` in one is a text as any other."""
     given = [parameter for operation in operations(document).values() for parameter in operation.get("parameters", [])]
     assert {parameter["name"]: parameter["schema"]["type"] for parameter in given} == {
-        **dict.fromkeys(["limit", "offset", "student_id"], "integer"),
+        **dict.fromkeys(["limit", "offset", "student_id", "import_id"], "integer"),
         **dict.fromkeys(["cgpa_min", "cgpa_max"], "number"),
         "department": "array",
         **dict.fromkeys(["count", "dry_run"], "boolean"),
@@ -305,6 +313,12 @@ RESPONSES = [
     ("get_student 200", "GET /student/1", {}),
     ("get_student 400", "GET /student/1?x=1", {}),
     ("get_student 404", "GET /student/2", {}),
+    ("list_history 400", "GET /student/1/history?limit=ten", {}),
+    ("list_history 404", "GET /student/2/history", {}),
+    ("list_imports 400", "GET /imports?limit=ten", {}),
+    ("undo_import 400", "POST /imports/1/undo?x=1", {}),
+    ("undo_import 403", "POST /imports/1/undo", {"headers": {"Sec-Fetch-Site": "cross-site"}}),
+    ("undo_import 404", "POST /imports/1/undo", {}),
     ("list_departments 200", "GET /departments", {}),
     ("list_departments 400", "GET /departments?x=1", {}),
     ("get_chart 400", "GET /departments.svg?x=1", {}),

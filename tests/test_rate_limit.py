@@ -27,7 +27,7 @@ from litestar_app.access.rate_limit import (
     take_quota,
 )
 from litestar_app.http.problems import respond_to_error
-from tests.service import ANANYA, Service, connect, serve_app
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, Service, connect, serve_app, serve_database
 
 SPAWN = multiprocessing.get_context("spawn")
 HOURLY = Policy(1000, 3600)

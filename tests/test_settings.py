@@ -38,7 +38,16 @@ def test_defaults() -> None:
 @pytest.mark.parametrize("host", ["::", "db_1.example.", "a" * 63, "é.example"])
 def test_variables_are_read(host: str) -> None:
     given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "WORKERS": "2", "ROOT_PATH": "/a/..b~1"}
-    expected = Settings(host=host, port=80, log_level="warning", workers=2, root_path="/a/..b~1")
+    given |= {"HISTORY": "OFF", "HISTORY_DAYS": "30"}
+    expected = Settings(
+        host=host,
+        port=80,
+        log_level="warning",
+        workers=2,
+        root_path="/a/..b~1",
+        history="off",
+        history_days=30,
+    )
     assert Settings.from_environment({**given, "PATH": "/bin"}) == expected
     given = {"HOST": host, "PORT": "80", "LOG_LEVEL": "WARNING", "LOG_FORMAT": "JSON", "WORKERS": "2", "PATH": "/bin"}
     expected = Settings(host=host, port=80, log_level="warning", log_format="json", workers=2)
@@ -80,6 +89,10 @@ BAD_VALUES = [
     ),
     ("LOG_FORMAT", "xml", "expected one of auto, json, text"),
     ("TRACING", "yes", "expected one of off, on"),
+    ("HISTORY", "yes", "expected one of on, off"),
+    ("HISTORY_DAYS", "1.5", DIGITS),
+    ("HISTORY_DAYS", "0", "Expected `int` >= 1"),
+    ("HISTORY_DAYS", "36501", "Expected `int` <= 36500"),
 ]
 
 

@@ -224,7 +224,7 @@ def test_lock_ends_a_group_that_was_split(sqlite_url: str, query_file: Callable[
 
 def test_sqlite_connections_are_durable(sqlite_url: str, sql_log: list[str]) -> None:
     """On each: a log that readers do not wait for, an fsync for each commit, and the lock taken first."""
-    expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+    expected = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1, "busy_timeout": 5000}
     assert sql_log == []
     with prepare(sqlite_url) as alchemy, open_transactions(alchemy) as transactions:
         with alchemy.get_engine().connect() as one, alchemy.get_engine().connect() as two:

@@ -7,6 +7,7 @@ Ctrl-C; 141 where nobody reads the output any more. Whatever is heavy is importe
 import rich_click as click
 
 from litestar_app.cli.backup import backup_command, restore_command
+from litestar_app.cli.erase import erase_command
 from litestar_app.cli.keys import create_command, list_command, revoke_command
 from litestar_app.cli.transfer import export_command, import_command, seed_command
 
@@ -15,10 +16,10 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 @click.group(name="students", context_settings=CONTEXT)
 def students_group() -> None:
-    """Import and export students, and back them up, on the configured database, also while the service runs."""
+    """Import, export and erase students, and back them up, on the configured database, also while the service runs."""
 
 
-for command in (import_command, export_command, seed_command, backup_command, restore_command):
+for command in (import_command, export_command, seed_command, erase_command, backup_command, restore_command):
     students_group.add_command(command)
 
 

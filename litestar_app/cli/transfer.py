@@ -169,7 +169,10 @@ def _write_students(batches: Iterator[list[tuple[str, str, float]]], number: int
 
 def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
     """Import a file; return the report, and whether it was done."""
-    from litestar_app.exceptions import ImportRejectedError  # noqa: PLC0415  heavy
+    from litestar_app.access.callers import LOCAL  # noqa: PLC0415  heavy
+    from litestar_app.entries import HistoryLog  # noqa: PLC0415
+    from litestar_app.exceptions import ImportRejectedError  # noqa: PLC0415
+    from litestar_app.settings import Settings  # noqa: PLC0415
     from litestar_app.transfer.imports import ImportService  # noqa: PLC0415
 
     size = file.seek(0, os.SEEK_END)
@@ -183,7 +186,8 @@ def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
             progress.say(f"{rows:,} rows read, comparing and writing")
 
     async def run(database: "Database") -> "Report":
-        return await ImportService(database).import_file(file, options, report_progress=report_progress)
+        imports = ImportService(database, HistoryLog(Settings.from_environment()))
+        return await imports.import_file(file, options, LOCAL.name, report_progress=report_progress)
 
     def interrupt(*_: object) -> None:
         """End at once, and with the process its transaction: to wait for the thread would be to wait for COMMIT."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Select, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, AlchemyConfig
@@ -179,6 +180,29 @@ class Database:
             yield
         finally:
             self._staged.release()
+
+    async def rewrite(self) -> bool:
+        """Write SQLite's file anew and empty its log, so that nothing is left of what was deleted.
+
+        `secure_delete` leaves copies in pages whose rows have moved. Other writers wait meanwhile. Returns False where
+        a lock, a reader of the log, or a full disk is in the way; True on MySQL, which is left alone.
+        """
+        if self._file is None:
+            return True
+
+        def rewrite(reader: Reader) -> bool:
+            try:
+                connection = reader.connect()
+                connection.exec_driver_sql("VACUUM")
+                return connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar() == 0
+            except DBAPIError as error:
+                if classify(error) not in {Failure.CONTENTION, Failure.OUTAGE}:
+                    raise
+                return False
+            finally:
+                reader.close()
+
+        return await self._transfers.run(rewrite)
 
     async def ping(self) -> None:
         """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""

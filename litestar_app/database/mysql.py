@@ -58,7 +58,7 @@ def check_table(connection: Connection) -> None:
     """Raise SettingsError for a `students` table that cannot be served as it is."""
     engines = connection.exec_driver_sql(
         "SELECT table_name, engine FROM information_schema.tables "
-        "WHERE table_schema = DATABASE() AND table_name IN ('students', 'idempotency_keys')"
+        "WHERE table_schema = DATABASE() AND table_name IN ('students', 'idempotency_keys', 'history', 'imports')"
     ).all()
     columns = {
         name: (kind, is_nullable == "NO" and default is None and "auto_increment" not in extra, key, extra)

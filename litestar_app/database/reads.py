@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, Engine, Select
+from sqlalchemy import Connection, Dialect, Engine, Insert, Select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
@@ -19,7 +19,7 @@ RETRY_WITHIN = 1.0
 """Seconds within which a read that has lost its connection is retried; later than that the server hangs."""
 
 
-class CompiledSelect(NamedTuple):
+class CompiledStatement(NamedTuple):
     """A statement as the driver takes it."""
 
     sql: str
@@ -28,10 +28,15 @@ class CompiledSelect(NamedTuple):
     """The order of the values, where the driver takes a sequence; PyMySQL takes a mapping."""
 
 
-def compile_statements(statements: Iterable[Select[Any]], engine: Engine) -> dict[Select[Any], CompiledSelect]:
+def compile_statement(statement: Select[Any] | Insert, dialect: Dialect) -> CompiledStatement:
+    """Compile a statement, which is done once for a fixed one."""
+    compiled = statement.compile(dialect=dialect)
+    return CompiledStatement(str(compiled), compiled.params, compiled.positiontup)
+
+
+def compile_statements(statements: Iterable[Select[Any]], engine: Engine) -> dict[Select[Any], CompiledStatement]:
     """Compile the fixed statements of a service, once."""
-    compiled = {statement: statement.compile(engine) for statement in statements}
-    return {statement: CompiledSelect(str(c), c.params, c.positiontup) for statement, c in compiled.items()}
+    return {statement: compile_statement(statement, engine.dialect) for statement in statements}
 
 
 def interrupt(driver: Any, engine: Engine) -> None:
@@ -54,7 +59,7 @@ class Reader:
     def __init__(
         self,
         engine: Engine,
-        compiled: Mapping[Select[Any], CompiledSelect],
+        compiled: Mapping[Select[Any], CompiledStatement],
         file: DatabaseFile | None = None,
         *,
         waits: bool = True,

@@ -130,7 +130,12 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
     """Set up every connection and every transaction of an engine."""
 
     def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
+        for pragma in (
+            "synchronous=FULL",
+            "secure_delete=ON",
+            "foreign_keys=ON",
+            f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+        ):
             connection.execute(f"PRAGMA {pragma}")
         connection.text_factory = decode_any
 

@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine, Insert, Select
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, sessionmaker
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from litestar_app import metrics
 from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
-from litestar_app.database.reads import RETRY_WITHIN
+from litestar_app.database.reads import RETRY_WITHIN, CompiledStatement, compile_statement
 from litestar_app.database.sqlite import DatabaseFile
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.exceptions import (
@@ -28,6 +30,27 @@ UnitOfWork: TypeAlias = Callable[[Session], Any]
 """What is done in one transaction. It may be run again, so it changes nothing but rows."""
 Outcome: TypeAlias = Any | BaseException
 """What a unit of work returned or raised."""
+
+
+def execute_fixed(session: Session, statement: Select[Any] | Insert, values: Mapping[str, object]) -> Any:
+    """Execute one of a few statements in a unit of work, and return the first row, if any.
+
+    It goes to the driver as it was compiled once: a sixth of what SQLAlchemy takes.
+    """
+    connection = session.connection()
+    sql, defaults, positions = _compile(statement, connection.dialect)
+    parameters = {**defaults, **values}
+    cursor = cast("DBAPIConnection", connection.connection.dbapi_connection).cursor()
+    try:
+        cursor.execute(sql, [parameters[name] for name in positions] if positions else parameters)
+        return cursor.fetchone()
+    finally:
+        cursor.close()
+
+
+@cache
+def _compile(statement: Select[Any] | Insert, dialect: Dialect) -> CompiledStatement:
+    return compile_statement(statement, dialect)
 
 
 class Transactions:

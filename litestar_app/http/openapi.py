@@ -45,6 +45,7 @@ def create_openapi_config(version: str) -> OpenAPIConfig:
         tags=[
             Tag("students", description="Create, read, update and delete students."),
             Tag("transfer", description="Export and import students as files."),
+            Tag("history", description="What has been written by whom, and the undo of imports."),
             Tag("departments", description="How many students each department has, and their CGPA."),
             Tag("health", description="Whether the process and its database respond."),
         ],

@@ -22,6 +22,7 @@ from litestar_app.exceptions import (
     ConstraintError,
     DatabaseUnavailableError,
     FileTooLargeError,
+    ImportNotFoundError,
     InvalidBodyError,
     InvalidFileError,
     InvalidQueryError,
@@ -31,6 +32,7 @@ from litestar_app.exceptions import (
     QuotaExceededError,
     StudentNotFoundError,
     StudentRecordsError,
+    StudentsChangedError,
     UnreadableBodyError,
     UnsupportedFileError,
     UnsupportedValueError,
@@ -51,6 +53,8 @@ MAX_ERRORS = 100
 
 PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
     StudentNotFoundError: (404, "Student not found"),
+    ImportNotFoundError: (404, "Import not found"),
+    StudentsChangedError: (409, ""),
     PreconditionFailedError: (412, "The student has changed since this ETag; fetch it and retry"),
     KeyInUseError: (409, "The first request with this Idempotency-Key is still running"),
     KeyReusedError: (422, "This Idempotency-Key was used with another request; use a new one"),
@@ -129,6 +133,10 @@ class Problem(Struct, omit_defaults=True):
         ]
         | UnsetType
     ) = field(default=UNSET, name="violated-policies")
+    students: (
+        Annotated[list[int], Meta(description="the ids of those who have changed, the first 1000", examples=[[1]])]
+        | UnsetType
+    ) = UNSET
     request_id: (
         Annotated[str, Meta(description="what the log has the details under", examples=["6f1c0d2e"])] | UnsetType
     ) = UNSET
@@ -154,6 +162,8 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
         if isinstance(error, InvalidBodyError):
             problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
             problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
+        if isinstance(error, StudentsChangedError):
+            problem.students = error.students
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
             logger.warning("%s: 503: %s", describe(request), error, extra={"request_id": request.state.request_id})
         if isinstance(error, QuotaExceededError):

@@ -14,11 +14,12 @@ PERSONAL = {"Cache-Control": "private, no-cache"}
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def secure(message: HTTPResponseStartEvent) -> None:
-    """Add the fields that a response does not have yet; it is not to be kept unless it says so."""
+def secure(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
+    """Add the fields that a response does not have yet, and return all; it is not to be kept unless it says so."""
     headers = message["headers"] = [*message.get("headers", ()), *FIELDS]
     names = {name for name, _ in headers}
     if b"content-security-policy" not in names:
         headers.append((b"content-security-policy", POLICY))
     if b"cache-control" not in names:
         headers.append((b"cache-control", b"no-store"))
+    return headers

@@ -192,7 +192,9 @@ class StudentController(Controller):
         idempotency_key: IdempotencyKey = None,
     ) -> Response[StudentRead]:
         """Store a new student; the database gives the id. With an Idempotency-Key the request can be retried safely."""
-        student = await students.create(data, get_caller(request).scope_key(parse_key(idempotency_key)))
+        caller = get_caller(request)
+        key = caller.scope_key(parse_key(idempotency_key))
+        student = await students.create(data, caller.name, key)
         return _respond(student, Location=f"{get_root(request)}/student/{student.id}")
 
     @route(
@@ -208,7 +210,7 @@ class StudentController(Controller):
         self, student_id: StudentId, students: NamedDependency[StudentService], if_none_match: IfNoneMatch = None
     ) -> Response[StudentRead]:
         """Return one student, or 304 if the client has this version."""
-        student = await students.get(_parse_id(student_id))
+        student = await students.get(parse_id(student_id))
         if if_none_match is not None and matches(if_none_match, version := etag(student)):
             not_modified: Response[Any] = Response(None, status_code=304, headers=PERSONAL | {"ETag": version})
             return not_modified
@@ -224,13 +226,15 @@ class StudentController(Controller):
     )
     async def update_student(
         self,
+        request: Request[Any, Any, Any],
         student_id: StudentId,
         data: JSONBody[StudentUpdate],
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
     ) -> Response[StudentRead]:
         """Replace a student. The body of a GET can be edited and sent back as it is, its id included."""
-        return _respond(await students.replace(_parse_id(student_id), data, parse_if_match(if_match)))
+        who, etags = get_caller(request).name, parse_if_match(if_match)
+        return _respond(await students.change(parse_id(student_id), data, who, etags))
 
     @patch(
         "/student/{student_id:str}",
@@ -243,13 +247,15 @@ class StudentController(Controller):
     )
     async def patch_student(
         self,
+        request: Request[Any, Any, Any],
         student_id: StudentId,
         data: JSONBody[StudentPatch],
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
     ) -> Response[StudentRead]:
         """Change the given fields and keep the others: a merge patch (RFC 7396)."""
-        return _respond(await students.change(_parse_id(student_id), data, parse_if_match(if_match)))
+        who, etags = get_caller(request).name, parse_if_match(if_match)
+        return _respond(await students.change(parse_id(student_id), data, who, etags))
 
     @delete(
         "/student/{student_id:str}",
@@ -259,14 +265,18 @@ class StudentController(Controller):
         responses=problem_responses(400, 404, 409, 412),
     )
     async def delete_student(
-        self, student_id: StudentId, students: NamedDependency[StudentService], if_match: IfMatch = None
+        self,
+        request: Request[Any, Any, Any],
+        student_id: StudentId,
+        students: NamedDependency[StudentService],
+        if_match: IfMatch = None,
     ) -> Message:
         """Delete a student for good."""
-        await students.delete(_parse_id(student_id), parse_if_match(if_match))
+        await students.delete(parse_id(student_id), get_caller(request).name, parse_if_match(if_match))
         return Message("Student deleted successfully")
 
 
-def _parse_id(given: str) -> int:
+def parse_id(given: str) -> int:
     """Read the id of a path; raise StudentNotFoundError for what no database could hold."""
     if not is_plain_integer(given) or abs(int(given)) > MAX_ID:
         raise StudentNotFoundError

@@ -92,15 +92,8 @@ class Boundary(Struct, frozen=True, array_like=True):
         return cls(**{key.column: getattr(student, key.column) for key in sort})
 
 
-class Cursor(Struct, frozen=True, array_like=True):
-    """Where a page begins, with the filters and the sort that it belongs to."""
-
-    filters: Filters
-    sort: str
-    is_backward: bool
-    """Whether the page ends before the boundary; else it begins behind it."""
-    boundary: Boundary | None
-    """None for the very first page, or backward for the very last."""
+class OpaqueCursor(Struct, frozen=True, array_like=True):
+    """Where a page begins, as a text that only this service reads."""
 
     def encode(self) -> str:
         """Write the cursor as a text for a URL."""
@@ -118,6 +111,17 @@ class Cursor(Struct, frozen=True, array_like=True):
         if cursor is None or _checksum(data[CHECKSUM_BYTES:]) != data[:CHECKSUM_BYTES] or cursor.encode() != text:
             raise InvalidQueryError("query parameter 'cursor': damaged; take it from a Link header as it is")
         return cursor
+
+
+class Cursor(OpaqueCursor, frozen=True, array_like=True):
+    """Where a page begins, with the filters and the sort that it belongs to."""
+
+    filters: Filters
+    sort: str
+    is_backward: bool
+    """Whether the page ends before the boundary; else it begins behind it."""
+    boundary: Boundary | None
+    """None for the very first page, or backward for the very last."""
 
 
 def _checksum(payload: bytes) -> bytes:

@@ -10,6 +10,8 @@ from sqlalchemy import Delete, Update, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
+from litestar_app.database.writes import execute_fixed
+from litestar_app.entries import HistoryLog, Values
 from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
@@ -44,11 +46,12 @@ class StudentService:
 
     The statements are of SQLAlchemy's Core, and so run on the session's connection. Every method may raise what
     `Database.fetch` or `Database.write` raises. Where one takes `etags`, it changes the student only while its ETag is
-    one of them; None stands for any.
+    one of them; None stands for any. `who` changes it is for the history.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, history: HistoryLog) -> None:
         self._database = database
+        self._history = history
         self._keys = IdempotencyStore(StudentRead)
 
     async def list_page(self, listing: Listing) -> Page:
@@ -100,7 +103,7 @@ class StudentService:
             return StudentRead(*row)
         raise StudentNotFoundError
 
-    async def create(self, data: StudentCreate, key: str | None = None) -> StudentRead:
+    async def create(self, data: StudentCreate, who: str, key: str | None = None) -> StudentRead:
         """Store a new student and return it with the id that the database gave it.
 
         With a key, the same data again returns the first response again.
@@ -118,6 +121,7 @@ class StudentService:
             if inserted.rowcount != 1:  # a trigger of another program has skipped the row
                 raise ConstraintError
             student = StudentRead(inserted.lastrowid, data.name, data.department, data.cgpa)
+            self._history.add(session, who, "create", student.id, after=_values(student))
             if key:
                 self._keys.save(session, key, data, student)
             return student
@@ -125,38 +129,29 @@ class StudentService:
         with self._keys.claim(key):
             return await self._database.write(create)
 
-    async def replace(self, student_id: int, data: StudentCreate, etags: frozenset[str] | None = None) -> StudentRead:
-        """Replace a student, or raise StudentNotFoundError or PreconditionFailedError."""
-        if etags is not None:
-            return await self.change(student_id, data, etags)
-
-        def replace(session: Session) -> StudentRead:
-            _execute_for_one(session, UPDATE, student_id, _columns(data))
-            return StudentRead(student_id, data.name, data.department, data.cgpa)
-
-        return await self._database.write(replace)
-
     async def change(
-        self, student_id: int, data: StudentCreate | StudentPatch, etags: frozenset[str] | None = None
+        self, student_id: int, data: StudentCreate | StudentPatch, who: str, etags: frozenset[str] | None = None
     ) -> StudentRead:
         """Change the given fields of a student, or raise StudentNotFoundError or PreconditionFailedError."""
         changes = _columns(data)
 
         def change(session: Session) -> StudentRead:
             student = _get_for_update(session, student_id, etags)
-            if changes:
+            changed = msgspec.structs.replace(student, **changes)
+            if changed != student:
                 _execute_for_one(session, UPDATE, student_id, changes)
-            return msgspec.structs.replace(student, **changes)
+                self._history.add(session, who, "update", student_id, before=_values(student), after=_values(changed))
+            return changed
 
         return await self._database.write(change)
 
-    async def delete(self, student_id: int, etags: frozenset[str] | None = None) -> None:
+    async def delete(self, student_id: int, who: str, etags: frozenset[str] | None = None) -> None:
         """Delete a student, or raise StudentNotFoundError or PreconditionFailedError."""
 
         def delete(session: Session) -> None:
-            if etags is not None:
-                _get_for_update(session, student_id, etags)
+            student = _get_for_update(session, student_id, etags)
             _execute_for_one(session, DELETE, student_id)
+            self._history.add(session, who, "delete", student_id, before=_values(student))
 
         await self._database.write(delete)
 
@@ -164,15 +159,14 @@ class StudentService:
 def _execute_for_one(
     session: Session, statement: Update | Delete, student_id: int, changes: Mapping[str, object] = MappingProxyType({})
 ) -> None:
-    """Change one row, or raise StudentNotFoundError, or ConstraintError where a trigger has skipped the row."""
+    """Change a row that is there, or raise ConstraintError where a trigger has skipped it."""
     if not session.connection().execute(statement, {"student_id": student_id, **changes}).rowcount:
-        _get_for_update(session, student_id, None)
         raise ConstraintError
 
 
 def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:
     """Return a student whom no other transaction can change before COMMIT."""
-    row = session.connection().execute(FOR_UPDATE, {"student_id": student_id}).first()
+    row = execute_fixed(session, FOR_UPDATE, {"student_id": student_id})
     if row is None:
         raise StudentNotFoundError
     student = StudentRead(*row)
@@ -184,3 +178,7 @@ def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | N
 def _columns(data: StudentCreate | StudentPatch) -> dict[str, Any]:
     given = {"name": data.name, "department": data.department, "cgpa": data.cgpa}
     return {column: value for column, value in given.items() if value is not UNSET}
+
+
+def _values(student: StudentRead) -> Values:
+    return student.name, student.department, student.cgpa

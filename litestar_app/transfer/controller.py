@@ -224,7 +224,8 @@ class TransferController(Controller):
         key = get_caller(request).scope_key(parse_key(idempotency_key))
         async with receive_file(request, MAX_FILE_BYTES) as file:
             try:
-                report = await run_while_connected(request, imports.import_file(file, options, key))
+                importing = imports.import_file(file, options, get_caller(request).name, key)
+                report = await run_while_connected(request, importing)
             except ImportRejectedError as error:
                 report, status = error.report, 422
             else:

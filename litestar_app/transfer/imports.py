@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from litestar_app import metrics
 from litestar_app.database import Database
+from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.transfer.formats import ImportRow, Kind, Match, RowError, Table, open_table, validate, write_rejected
@@ -60,14 +61,16 @@ class Staged(Struct):
 class ImportService:
     """Imports into one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, history: HistoryLog) -> None:
         self._database = database
+        self._history = history
         self._keys = IdempotencyStore(Report)
 
     async def import_file(
         self,
         file: BinaryIO,
         options: ImportOptions,
+        who: str,
         key: str | None = None,
         report_progress: Callable[[int], None] = lambda _: None,
     ) -> Report:
@@ -99,7 +102,7 @@ class ImportService:
                     if key and request and (earlier := self._keys.load(session, key, request)):
                         is_repeated = True
                         return earlier
-                    report = _merge(session, staged, options, limit)
+                    report = self._merge(session, staged, options, who, limit)
                     if key and request:
                         self._keys.save(session, key, request, report)
                     return report
@@ -112,6 +115,31 @@ class ImportService:
                 if not is_repeated:
                     _count(report, "written")
                 return report
+
+    def _merge(self, session: Session, staged: Staged, options: ImportOptions, who: str, limit: int | None) -> Report:
+        merge = Merge(session, options.match, is_rounded=staged.table.kind in SPREADSHEETS)
+        merge.compare()
+        counts = merge.count()
+        errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
+        report = Report(
+            **{**counts, "rejected": counts["rejected"] + staged.rejected},
+            dry_run=options.dry_run,
+            blank=staged.table.blank,
+            ignored_columns=staged.table.ignored_columns,
+            changes=merge.find_changes(MAX_LISTED) if options.dry_run else [],
+            errors=errors[:limit],
+        )
+        if report.rejected and options.mode == "all":
+            raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, duplicates=0))
+        if not options.dry_run:
+            log = self._history.begin_import(session, who)
+            merge.write(counts["created"], log)
+            if log is not None:
+                report.import_ = log.id
+                log.finish(
+                    created=report.created, updated=report.updated, unchanged=report.unchanged, rejected=report.rejected
+                )
+        return report
 
 
 def write_rejected_rows(file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
@@ -130,26 +158,6 @@ def _read_rows(
         staged.add(batch.errors, limit)
         report_progress(staged.table.row)
         yield batch.rows
-
-
-def _merge(session: Session, staged: Staged, options: ImportOptions, limit: int | None) -> Report:
-    merge = Merge(session, options.match, is_rounded=staged.table.kind in SPREADSHEETS)
-    merge.compare()
-    counts = merge.count()
-    errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
-    report = Report(
-        **{**counts, "rejected": counts["rejected"] + staged.rejected},
-        dry_run=options.dry_run,
-        blank=staged.table.blank,
-        ignored_columns=staged.table.ignored_columns,
-        changes=merge.find_changes(MAX_LISTED) if options.dry_run else [],
-        errors=errors[:limit],
-    )
-    if report.rejected and options.mode == "all":
-        raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, duplicates=0))
-    if not options.dry_run:
-        merge.write(counts["created"])
-    return report
 
 
 def _count(report: Report, outcome: str) -> None:

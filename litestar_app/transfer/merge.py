@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
+from litestar_app.entries import ImportLog
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
 from litestar_app.students.listing import STUDENTS
@@ -215,7 +216,7 @@ class Merge:
             changes.append(ImportChange(row.number, row.target, before, ImportedStudent(row.target, *after)))
         return changes
 
-    def write(self, created: int) -> None:
+    def write(self, created: int, log: ImportLog | None) -> None:
         """Update and create students, in the order of the rows.
 
         On SQLite, many new students are written in half of the time without the indexes, which are then made anew.
@@ -227,13 +228,27 @@ class Merge:
             index.drop(self._connection, checkfirst=True)
         for part in self._parts:
             good = and_(part, S.is_wrong == 0)
-            for field, bit in _bits():
-                changing = and_(good, D.id == S.target, _has(S.changed, bit))
-                self._execute(update(STUDENTS).where(changing).values({field: S[field]}))
-            new = select(*(S[field] for field in FIELDS)).where(good, S.target.is_(None)).order_by(S.number)
-            self._execute(insert(STUDENTS).from_select(FIELDS, new))
+            self._update(good, log)
+            self._create(good, log)
         for index in rebuilt:
             index.create(self._connection)
+
+    def _update(self, good: ColumnElement[bool], log: ImportLog | None) -> None:
+        if log is not None:
+            before = [D[field] for field in FIELDS]
+            after = [case((_has(S.changed, bit), S[field]), else_=D[field]) for field, bit in _bits()]
+            log.add(literal("update"), D.id, before, after, [good, D.id == S.target, S.changed != 0])
+        for field, bit in _bits():
+            changing = and_(good, D.id == S.target, _has(S.changed, bit))
+            self._execute(update(STUDENTS).where(changing).values({field: S[field]}))
+
+    def _create(self, good: ColumnElement[bool], log: ImportLog | None) -> None:
+        new = select(*(S[field] for field in FIELDS)).where(good, S.target.is_(None)).order_by(S.number)
+        if log is not None:
+            log.expect_created()
+        inserted = self._execute(insert(STUDENTS).from_select(FIELDS, new))
+        if log is not None:
+            log.add_created(inserted)
 
 
 def _bits() -> Iterator[tuple[str, int]]:

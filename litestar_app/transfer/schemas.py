@@ -42,9 +42,10 @@ class ImportChange(Struct):
 class Report(Struct, kw_only=True):
     """What an import did, or would do."""
 
-    import_: Annotated[int | None, Meta(description="always null, until imports can be undone", examples=[None])] = (
-        field(default=None, name="import")
-    )
+    import_: Annotated[
+        int | None,
+        Meta(description="its id, to undo it; null where nothing was written or no history is kept", examples=[7]),
+    ] = field(default=None, name="import")
     dry_run: Annotated[bool, Meta(description="whether nothing was written", examples=[False])] = False
     created: Annotated[int, Meta(examples=[3])] = 0
     updated: Annotated[int, Meta(examples=[1])] = 0

@@ -17,6 +17,14 @@ from tests.service import UNAVAILABLE, Service, connect
 PATIENCE = 180.0
 """Seconds after which a state that is polled for is taken never to come; far beyond what a busy machine needs."""
 STUDENTS = "SELECT id, name, department, cgpa FROM students"
+AMISS = """
+SELECT h.* FROM history h LEFT JOIN students s ON s.id = h.student_id
+WHERE h.id IN (SELECT MAX(id) FROM history GROUP BY student_id)
+AND NOT (h.action <> 'delete' AND s.id IS NOT NULL AND s.name = h.after_name AND s.department = h.after_department
+AND s.cgpa = h.after_cgpa OR h.action = 'delete' AND s.id IS NULL)
+UNION ALL SELECT h.* FROM students s LEFT JOIN history h ON h.student_id = s.id WHERE h.id IS NULL
+"""
+"""The newest entry of each student that is not how the student is now, and a row for each without any."""
 UNKNOWN = "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it"
 
 State = tuple[str, float] | None

@@ -1,0 +1,39 @@
+"""`litestar students erase`: what is kept of one person is removed."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from litestar_app.cli.run import REJECTED, failures, use_database
+
+if TYPE_CHECKING:
+    from litestar_app.database import Database
+
+MAX_ID = 2**63 - 1
+
+
+@click.command("erase")
+@click.argument("student_id", metavar="ID", type=click.IntRange(-MAX_ID, MAX_ID))
+def erase_command(student_id: int) -> None:
+    """Delete the student ID, and what the history and stored responses hold of the person, for good.
+
+    The history keeps that something happened, when and by whom, and not what. Backups are not touched.
+    """
+    with failures():
+        from litestar_app.access.callers import LOCAL  # noqa: PLC0415  heavy
+        from litestar_app.entries import HistoryLog  # noqa: PLC0415
+        from litestar_app.history.erasure import erase  # noqa: PLC0415
+        from litestar_app.settings import Settings  # noqa: PLC0415
+
+        async def run(database: "Database") -> bool:
+            return await erase(database, HistoryLog(Settings.from_environment()), student_id, LOCAL.name)
+
+        is_complete = use_database(run)
+        click.echo(f"Erased: student {student_id}.")
+        if not is_complete:
+            click.echo(
+                "Its file or its -wal may still hold it, since another transaction is in the way: run this again.",
+                err=True,
+            )
+            sys.exit(REJECTED)

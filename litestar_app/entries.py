@@ -1,0 +1,139 @@
+"""Entries of the history: what a write has changed is stored in the transaction of the write."""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias, cast
+
+from sqlalchemy import ColumnElement, Table, bindparam, delete, func, insert, literal, null, select, update
+from sqlalchemy.orm import Session
+
+from litestar_app.database.writes import execute_fixed
+from litestar_app.exceptions import RetryTransactionError
+from litestar_app.models import HistoryEntry, Import, Student
+from litestar_app.settings import Settings
+
+Action = Literal["create", "update", "delete"]
+Values: TypeAlias = tuple[str | None, str | None, float | None]
+"""Name, department and CGPA."""
+
+HISTORY = cast("Table", HistoryEntry.__table__)
+IMPORTS = cast("Table", Import.__table__)
+H, D = HISTORY.c, cast("Table", Student.__table__).c
+FIELDS = ("name", "department", "cgpa")
+BEFORE, AFTER = ([f"{when}_{field}" for field in FIELDS] for when in ("before", "after"))
+COLUMNS = ("student_id", "at", "who", "action", "import_id", *BEFORE, *AFTER)
+INSERT = insert(HISTORY).values({name: bindparam(name) for name in COLUMNS}).inline()
+NOTHING: Values = (None, None, None)
+NULLS = [null()] * len(FIELDS)
+
+MAX_EXPIRED = 1000
+"""Entries that a transaction deletes, which takes some milliseconds."""
+
+
+class HistoryLog:
+    """Adds entries, or none where the history is off."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.is_on = settings.history == "on"
+
+    def add(  # noqa: PLR0913  an entry has so many columns
+        self,
+        session: Session,
+        who: str,
+        action: Action,
+        student_id: int,
+        *,
+        before: Values = NOTHING,
+        after: Values = NOTHING,
+    ) -> None:
+        """Add the entry of one student."""
+        if self.is_on:
+            what = (student_id, _now(), who, action, None, *before, *after)
+            execute_fixed(session, INSERT, dict(zip(COLUMNS, what, strict=True)))
+
+    def begin_import(self, session: Session, who: str) -> "ImportLog | None":
+        """Begin the entries of an import."""
+        return ImportLog(session, who) if self.is_on else None
+
+
+class ImportLog:
+    """Adds the entries of one import, by statements about many of them at once."""
+
+    def __init__(self, session: Session, who: str) -> None:
+        self._connection = session.connection()
+        self._at, self._who = _now(), who
+        self._newest = self._connection.execute(select(func.coalesce(func.max(H.id), 0))).scalar_one()
+        counts = dict.fromkeys(
+            ("created", "updated", "deleted", "unchanged", "rejected", "first_entry", "last_entry"), 0
+        )
+        self.id: int = self._connection.execute(insert(IMPORTS), {"at": self._at, "who": who, **counts}).lastrowid
+
+    def add(
+        self,
+        action: ColumnElement[str],
+        student_id: ColumnElement[int],
+        before: Sequence[ColumnElement[Any]],
+        after: Sequence[ColumnElement[Any]],
+        conditions: Iterable[ColumnElement[bool]],
+    ) -> int:
+        """Add the entries that a select makes, in the order of their students; return how many."""
+        same = (literal(self._at), literal(self._who), action, literal(self.id))
+        rows = select(student_id, *same, *before, *after).where(*conditions).order_by(student_id)
+        return self._connection.execute(insert(HISTORY).from_select(COLUMNS, rows)).rowcount
+
+    def expect_created(self) -> None:
+        """Note which entry and which student are the newest, before a statement inserts students."""
+        newest = (select(func.coalesce(func.max(key), 0)).scalar_subquery() for key in (H.id, D.id))
+        self._newest_entry, self._newest_student = self._connection.execute(select(*newest)).one()
+
+    def add_created(self, inserted: Any) -> None:
+        """Add the entries of the students that the statement has inserted, whose ids none knows.
+
+        On SQLite they are above the newest id before it. On MySQL others insert meanwhile; but each of those students
+        has an entry by now.
+
+        Raises:
+            RetryTransactionError: one of them has none: another program has inserted it.
+
+        """
+        if not inserted.rowcount:
+            return
+        is_sqlite = self._connection.dialect.name == "sqlite"
+        theirs = select(H.student_id).where(H.id > self._newest_entry)  # few, found by their ids alone
+        conditions = [D.id > self._newest_student] if is_sqlite else [D.id >= inserted.lastrowid, D.id.not_in(theirs)]
+        added = self.add(literal("create"), D.id, NULLS, [D[field] for field in FIELDS], conditions)
+        if not is_sqlite and added != inserted.rowcount:
+            raise RetryTransactionError("another program has inserted students during an import")
+
+    def finish(self, **columns: int) -> None:
+        """Store what the import has done."""
+        newest = select(func.coalesce(func.max(H.id), 0)).scalar_subquery()
+        columns["first_entry"] = self._newest + 1
+        self._connection.execute(update(IMPORTS).where(IMPORTS.c.id == self.id).values(**columns, last_entry=newest))
+
+
+def delete_expired_imports(session: Session, oldest: int) -> int:
+    """Delete some of the imports from before a time, in microseconds since 1970, and return how many.
+
+    To be called until there are none: before its entries, so that none can be undone of which some are missing.
+    """
+    return _delete_oldest(session, IMPORTS, oldest)
+
+
+def delete_expired_entries(session: Session, oldest: int) -> int:
+    """Delete some of the entries from before a time, in microseconds since 1970, and return how many."""
+    return _delete_oldest(session, HISTORY, oldest)
+
+
+def _delete_oldest(session: Session, table: Table, oldest: int) -> int:
+    """Look at the lowest ids only, which are the oldest rows: no index on the time is needed."""
+    connection = session.connection()
+    lowest = select(table.c.id).order_by(table.c.id).limit(MAX_EXPIRED).subquery()
+    last = connection.execute(select(func.max(lowest.c.id))).scalar()
+    if last is None:
+        return 0
+    return connection.execute(delete(table).where(table.c.id <= last, table.c.at < oldest)).rowcount
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

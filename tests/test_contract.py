@@ -31,6 +31,7 @@ def test_every_response_is_documented(keyed_database: httpx.Client, tmp_path: Pa
     client = keyed_database
     assert client.post("/student", json=ANANYA).status_code == 201
     document = client.get("/openapi.json").json()
+    del document["paths"]["/metrics"]  # which a program of this machine may read without a key
     for path in ("/student", "/students/import"):
         post = document["paths"][path]["post"]
         # made up, it is sent again with another body, which is rightly rejected; test_idempotency.py has its tests

@@ -39,7 +39,7 @@ MEDIA_TYPES = {
     "ndjson": "application/x-ndjson",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
-INCOMPLETE = "/students/export: the file ends incomplete: "
+INCOMPLETE = "GET /students/export: the file ends incomplete: "
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -218,7 +218,7 @@ def test_client_that_reads_nothing_is_disconnected(
         idle = pool.checkedout()
         with deaf_client(client, "/students/export"):
             wait_until(lambda: caplog.messages)
-            assert caplog.messages[0] == "/students/export: the client has read nothing for 0.5 s"
+            assert caplog.messages[0] == "GET /students/export: the client has read nothing for 0.5 s"
             assert_released(alchemy, query, client, idle=idle + 1)
 
 

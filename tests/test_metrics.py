@@ -168,8 +168,9 @@ def test_workers_are_summed_also_those_that_died(tmp_path: Path) -> None:
             time.sleep(0.01)
         create = [service.client.post("/student", json=ANANYA).status_code for _ in range(40)]
         assert create == [201] * 40
-        seen = read_metrics(service.client)
         created = ("http_requests_total", "POST", "/student", "201")
+        while (seen := read_metrics(service.client))[created] != 40:
+            time.sleep(0.01)
         assert seen[created] == seen["http_request_duration_seconds_count", "POST", "/student"] == 40
         assert seen["database_threads", "writer"] == 2
         assert seen["process_resident_memory_bytes",] > 2 * 40 * 2**20
@@ -178,6 +179,8 @@ def test_workers_are_summed_also_those_that_died(tmp_path: Path) -> None:
         while service.log().count("startup complete") < 3:
             time.sleep(0.01)
         assert service.client.post("/student", json=ANANYA).status_code == 201
+        while read_metrics(service.client)[created] != 41:  # a request is counted when its response has been sent
+            time.sleep(0.01)
         assert {read_metrics(service.client)[created] for _ in range(10)} == {41}
         assert read_metrics(service.client)["database_threads", "writer"] == 2
         assert service.process is not None

@@ -109,7 +109,8 @@ def _carry_over(source: sqlite3.Connection, former: sqlite3.Connection) -> None:
     if "students" in given:  # of the tutorial, it has no sequence
         sequences |= former.execute("SELECT 'students', coalesce(max(id), 0) FROM students")
     if "sqlite_sequence" in given:
-        sequences |= former.execute("SELECT name, seq FROM sqlite_sequence")
+        for name, seq in former.execute("SELECT name, seq FROM sqlite_sequence"):
+            sequences[name] = max(seq, sequences.get(name, 0))
     with source:
         source.execute("BEGIN")
         if "sqlite_sequence" in known:

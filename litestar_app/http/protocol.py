@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from litestar_app.http.clients import get_network
+from litestar_app.http.access_log import note_unparsed
 from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, make_problem
 from litestar_app.http.security import secure
 
@@ -352,13 +353,15 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _respond(self, rejection: RejectedError) -> None:
         """Respond with a problem document, and give the client time to read it before it is disconnected."""
-        logger.info("%s: %d: %s", self._describe_client(), rejection.status, rejection)
+        logger.debug("%s: %d: %s", self._describe_client(), rejection.status, rejection)
+        request_id = note_unparsed(rejection.status, self.client[0] if self.client else None)
         content = msgspec.json.encode(make_problem(rejection.status, str(rejection)))
         fields = [
             *self.server_state.default_headers,
             (b"content-type", PROBLEM_JSON.encode()),
             (b"content-length", b"%d" % len(content)),
             (b"connection", b"close"),
+            (b"x-request-id", request_id.encode()),
         ]
         if rejection.status == 503:  # noqa: PLR2004  a status reads best as its number
             fields.append((b"retry-after", b"%d" % RETRY_AFTER))

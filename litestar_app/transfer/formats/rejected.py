@@ -19,10 +19,13 @@ def write_rejected(table: Table, errors: Mapping[int, str], out: BinaryIO) -> No
         InvalidFileError: the rest of the file cannot be read.
 
     """
+    if table.kind in {"json", "ndjson"}:  # whose columns are known when it has been read
+        for _ in table:
+            pass
     width = len(table.header)
     if normalize(table.header[-1:]) == [ERROR]:
         width -= 1  # of the last time
-    text = TextIOWrapper(out, "utf-8", newline="", write_through=True)
+    text = TextIOWrapper(out, "utf-8-sig", newline="", write_through=True)
     try:
         _write(table, errors, csv.writer(text), width)
     finally:
@@ -33,9 +36,9 @@ def _write(table: Table, errors: Mapping[int, str], writer: Any, width: int) -> 
     writer.writerow([*map(table.format_cell, table.header[:width]), ERROR])
     for row, cells in table:
         if (error := errors.get(row)) is not None:
-            sent = [] if isinstance(cells, Unreadable) else [table.format_cell(cell) for cell in cells]
+            sent = cells.cells if isinstance(cells, Unreadable) else [table.format_cell(cell) for cell in cells]
             sent += [""] * (width - len(sent))
             stray = sent[len(table.header) :]
-            while stray and not stray[-1].strip():
+            while stray and not stray[-1].strip() and len(sent) <= table.most:
                 stray.pop()
             writer.writerow([*sent[:width], error, *stray])

@@ -117,7 +117,7 @@ def test_rejected_rows_are_exit_code_1_and_a_table(commands: Commands, sqlite_pa
     code, shown, _ = commands.run("import", "mixed.csv", "--mode", "valid", "--rejected", "rejected.csv")
     assert (code, shown.splitlines()[0]) == (1, "Imported: 1 created, 0 updated, 0 unchanged, 1 row rejected.")
     assert query_sqlite(sqlite_path, ALL) == [("Ananya", "CSE", 8.9)]
-    header, row = (commands.directory / "rejected.csv").read_text().splitlines()
+    header, row = (commands.directory / "rejected.csv").read_text("utf-8-sig").splitlines()
     assert (header, row[:9]) == ("name,department,cgpa,room,error", ",ECE,11,2")
 
 

@@ -600,7 +600,7 @@ def test_rejected_rows_are_written_as_they_were_sent() -> None:
     again = Read(rejected)
     assert [error[1:] for error in again.errors] == [error[1:] for error in read.errors]
     assert again.write_rejected() == rejected
-    corrected = rejected.replace(b"11,5", b"1,5").replace(b',,"-8,5"', b',y,"8,5"').replace(b",beyond", b",")
+    corrected = rejected.replace(b"11,5", b"1,5").replace(b',,"-8,5"', b',y,"8,5"').replace(b",,beyond", b"")
     assert Read(corrected).students == [(None, "x", "y", 1.5), (None, "=x", "y", 8.5)]
 
 
@@ -612,7 +612,7 @@ REJECTED: list[tuple[bytes | str, str]] = [
     ('[{"a": [1], "name": "=x", "department": "y", "cgpa": "1"}, 3, {"id": 1}]',
      f"id,name,department,cgpa,a,error\r\n,'=x,y,1,[1],expected {CGPA}\r\n3,,,,,\"{OBJECT}\"\r\n"),
     ('{"name": "x", "department": "y", "cgpa": 1}\n{"cgpa": 11, "a": 2}\n{"id": 1\n',
-     f"id,name,department,cgpa,a,error\r\n,,,11,2,{MISSING}\r\n\"{{\"\"id\"\": 1\",,,,,{BROKEN}\r\n"),
+     f'id,name,department,cgpa,a,error\r\n,,,11,2,{MISSING}\r\n"{{""id"": 1",,,,,{BROKEN}\r\n'),
 ]  # fmt: skip
 
 

@@ -216,13 +216,13 @@ class TransferController(Controller):
 
         With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.
         """
-        kind, declared = _read_content_type(request)
+        kind = _read_kind(request)
         wants_csv = _prefers_csv(request.headers.get("accept", "").lower())
-        options = ImportOptions(
-            kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
-        )
         key = get_caller(request).scope_key(parse_key(idempotency_key))
-        async with receive_file(request, MAX_FILE_BYTES) as file:
+        async with receive_file(request, MAX_FILE_BYTES) as (file, declared):
+            options = ImportOptions(
+                kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
+            )
             try:
                 importing = imports.import_file(file, options, get_caller(request).name, key)
                 report = await run_while_connected(request, importing)
@@ -252,12 +252,12 @@ def _prefers_csv(accept: str) -> bool:
     return csv > 0 and csv >= json
 
 
-def _read_content_type(request: Request[Any, Any, Any]) -> tuple[Kind | None, str | None]:
-    """Return the kind of file and its charset, as the Content-Type has them; HTTPException for another."""
-    media_type, parameters = request.content_type
+def _read_kind(request: Request[Any, Any, Any]) -> Kind | None:
+    """Return the kind of file, as the Content-Type has it; HTTPException for another."""
+    media_type = request.content_type[0]
     if media_type not in KINDS or request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(status_code=415, detail=IMPORT_DETAILS[415])
-    return KINDS[media_type], parameters.get("charset")
+    return KINDS[media_type]
 
 
 def _make_rejected_file(file: BinaryIO, options: ImportOptions, report: Report) -> bytes:

@@ -1,6 +1,7 @@
 """Import: a file as students, staged without the lock to write, then merged in one transaction."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import BinaryIO, Literal, cast
@@ -147,7 +148,7 @@ def write_rejected_rows(file: BinaryIO, options: ImportOptions, report: Report, 
     details: dict[int, str] = {}
     for error in report.errors:
         named = f"{error.column}: {error.detail}" if error.column else error.detail
-        details[error.row] = f"{details[error.row]}; {named}" if error.row in details else named
+        details[error.row] = sys.intern(f"{details[error.row]}; {named}" if error.row in details else named)
     write_rejected(open_table(file, options.kind, options.charset), details, out)
 
 

@@ -194,7 +194,7 @@ class CsvTable(TextTable):
         self.blank = row - 1
         for cells in records:
             self.row = row = row + 1
-            if cells.__class__ is Unreadable:
+            if isinstance(cells, Unreadable):
                 yield row, cells
             elif (cells and cells[0].strip()) or any(map(str.strip, cells)):
                 if len(cells) < width:

@@ -78,7 +78,7 @@ class Read:
     def write_rejected(self) -> bytes:
         out = io.BytesIO()
         errors = itertools.groupby(self.errors, lambda error: error.row)
-        write_rejected(self.table, {row: "; ".join(error.detail for error in group) for row, group in errors}, out)
+        write_rejected(self.table, [(row, "; ".join(error.detail for error in group)) for row, group in errors], out)
         return out.getvalue().removeprefix(codecs.BOM_UTF8)
 
 

@@ -125,7 +125,7 @@ def test_rejected_rows_on_standard_output_are_a_file(commands: Commands) -> None
     """The report is not in it."""
     code, shown, errors = commands.run("import", "-", "--mode", "valid", "--rejected", "-", given=MIXED.encode())
     header, row = shown.splitlines()
-    assert (code, header, row[:9]) == (1, "name,department,cgpa,room,error", ",ECE,11,2")
+    assert (code, header, row[:9]) == (1, "\ufeffname,department,cgpa,room,error", ",ECE,11,2")
     assert errors.startswith("Imported: 1 created, 0 updated, 0 unchanged, 1 row rejected.\nSkipped: 1 blank row.\n")
 
 

@@ -117,7 +117,7 @@ def test_rejected_rows_are_exit_code_1_and_a_table(commands: Commands, sqlite_pa
     code, shown, _ = commands.run("import", "mixed.csv", "--mode", "valid", "--rejected", "rejected.csv")
     assert (code, shown.splitlines()[0]) == (1, "Imported: 1 created, 0 updated, 0 unchanged, 1 row rejected.")
     assert query_sqlite(sqlite_path, ALL) == [("Ananya", "CSE", 8.9)]
-    header, row = (commands.directory / "rejected.csv").read_text().splitlines()
+    header, row = (commands.directory / "rejected.csv").read_text("utf-8-sig").splitlines()
     assert (header, row[:9]) == ("name,department,cgpa,room,error", ",ECE,11,2")
 
 
@@ -125,7 +125,7 @@ def test_rejected_rows_on_standard_output_are_a_file(commands: Commands) -> None
     """The report is not in it."""
     code, shown, errors = commands.run("import", "-", "--mode", "valid", "--rejected", "-", given=MIXED.encode())
     header, row = shown.splitlines()
-    assert (code, header, row[:9]) == (1, "name,department,cgpa,room,error", ",ECE,11,2")
+    assert (code, header, row[:9]) == (1, "\ufeffname,department,cgpa,room,error", ",ECE,11,2")
     assert errors.startswith("Imported: 1 created, 0 updated, 0 unchanged, 1 row rejected.\nSkipped: 1 blank row.\n")
 
 

@@ -22,7 +22,7 @@ def read_sessions(page: Path) -> list[tuple[str, str]]:
 
 
 def normalise(shown: str) -> str:
-    return re.sub(r"(?mi)^(date|x-request-id): .*", r"\1: ...", shown).replace("\r", "").strip()
+    return re.sub(r"(?mi)^(date|x-request-id): .*", r"\1: ...", shown).replace("\r", "").replace("\ufeff", "").strip()
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="bash and curl are not installed")

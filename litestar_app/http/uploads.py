@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> AsyncIterator[BinaryIO]:
-    """Yield a file with the body, or with the part `file` of a form.
+async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> AsyncIterator[tuple[BinaryIO, str | None]]:
+    """Yield a file with the body, or with the part `file` of a form, and the charset that its Content-Type names.
 
     Raises:
         HTTPException: 400 for a form without that part, 408 if the service stops first.
@@ -30,21 +30,22 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
     try:
         write = _write_part if request.content_type[0] == FORM else _write
         with TemporaryFile() as file:
-            await _finish(write(request, cast("BinaryIO", file)))
-            yield _check_size(cast("BinaryIO", file), max_bytes)
+            charset = await _finish(write(request, cast("BinaryIO", file)))
+            yield _check_size(cast("BinaryIO", file), max_bytes), charset
     except OSError as error:
         raise DatabaseUnavailableError(error) from error
 
 
-async def _write(request: Request[Any, Any, Any], file: BinaryIO) -> None:
+async def _write(request: Request[Any, Any, Any], file: BinaryIO) -> str | None:
     async for chunk in request.stream():
         file.write(chunk)
+    return request.content_type[1].get("charset")
 
 
-async def _write_part(request: Request[Any, Any, Any], file: BinaryIO) -> None:
+async def _write_part(request: Request[Any, Any, Any], file: BinaryIO) -> str | None:
     """Write the part `file` of a form; Litestar would hold in memory whatever part has no file name."""
     named: list[bool] = []
-    is_file = False
+    is_file, charset = False, None
     try:
         with PushMultipartParser(request.content_type[1].get("boundary", ""), max_segment_count=MAX_PARTS) as parser:
             async for chunk in request.stream():
@@ -52,6 +53,7 @@ async def _write_part(request: Request[Any, Any, Any], file: BinaryIO) -> None:
                     if isinstance(event, MultipartSegment):
                         is_file = event.name == "file" and bool(event.filename)
                         named += [is_file] if event.name == "file" else []
+                        charset = event.charset if is_file else charset
                     elif event and is_file:
                         file.write(event)
     except ParserLimitReached:
@@ -60,6 +62,7 @@ async def _write_part(request: Request[Any, Any, Any], file: BinaryIO) -> None:
         raise ClientException(f"The form is damaged: {error}") from None
     if named != [True]:
         raise ClientException("Expected a form with one file, in the part named file")
+    return charset
 
 
 async def _finish(receiving: Coroutine[Any, Any, T]) -> T:

@@ -2,9 +2,10 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from io import BytesIO
+from tempfile import TemporaryFile
 from typing import Annotated, Any, BinaryIO, cast
 
 import msgspec
@@ -23,6 +24,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 from litestar.params import QueryParameter
+from litestar.response import Stream
 from msgspec import Meta
 
 from litestar_app.access.callers import get_caller
@@ -56,6 +58,8 @@ KINDS: dict[str, Kind | None] = {
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_FORM_BYTES = 64 * 1024
 """What a form may have around its file."""
+PART = 64 * 1024
+"""Bytes of the rejected rows that are read at once."""
 REJECTED = "A row is rejected, so nothing was imported; errors lists the problems"
 IMPORT_DETAILS = {
     400: "query parameter 'mode': expected all or valid, got 'some'",
@@ -216,13 +220,13 @@ class TransferController(Controller):
 
         With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.
         """
-        kind, declared = _read_content_type(request)
+        kind = _read_kind(request)
         wants_csv = _prefers_csv(request.headers.get("accept", "").lower())
-        options = ImportOptions(
-            kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
-        )
         key = get_caller(request).scope_key(parse_key(idempotency_key))
-        async with receive_file(request, MAX_FILE_BYTES) as file:
+        async with receive_file(request, MAX_FILE_BYTES) as (file, declared):
+            options = ImportOptions(
+                kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
+            )
             try:
                 importing = imports.import_file(file, options, get_caller(request).name, key)
                 report = await run_while_connected(request, importing)
@@ -231,9 +235,9 @@ class TransferController(Controller):
             else:
                 status = 200
             if wants_csv:
-                content = await asyncio.to_thread(_make_rejected_file, file, options, report)
-                disposition = {"Content-Disposition": 'attachment; filename="rejected.csv"'}
-                return Response(content, status_code=status, media_type=TEXT_CSV, headers={**NO_STORE, **disposition})
+                rejected = await asyncio.to_thread(_make_rejected_file, file, options, report)
+                headers = {**NO_STORE, "Content-Disposition": 'attachment; filename="rejected.csv"'}
+                return Stream(_read_parts(rejected), status_code=status, media_type=TEXT_CSV, headers=headers)
         if status == HTTPStatus.OK:
             return Response(report, headers=NO_STORE)
         rejection = msgspec.to_builtins(make_problem(status, REJECTED)) | msgspec.to_builtins(report)
@@ -252,15 +256,23 @@ def _prefers_csv(accept: str) -> bool:
     return csv > 0 and csv >= json
 
 
-def _read_content_type(request: Request[Any, Any, Any]) -> tuple[Kind | None, str | None]:
-    """Return the kind of file and its charset, as the Content-Type has them; HTTPException for another."""
-    media_type, parameters = request.content_type
+def _read_kind(request: Request[Any, Any, Any]) -> Kind | None:
+    """Return the kind of file, as the Content-Type has it; HTTPException for another."""
+    media_type = request.content_type[0]
     if media_type not in KINDS or request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(status_code=415, detail=IMPORT_DETAILS[415])
-    return KINDS[media_type], parameters.get("charset")
+    return KINDS[media_type]
 
 
-def _make_rejected_file(file: BinaryIO, options: ImportOptions, report: Report) -> bytes:
-    content = BytesIO()
-    write_rejected_rows(file, options, report, content)
-    return content.getvalue()
+def _make_rejected_file(file: BinaryIO, options: ImportOptions, report: Report) -> BinaryIO:
+    """Write the rejected rows to the disk: of short ones, the reasons make fifty times the file."""
+    rejected = cast("BinaryIO", TemporaryFile())  # noqa: SIM115  closed by what reads it
+    write_rejected_rows(file, options, report, rejected)
+    rejected.seek(0)
+    return rejected
+
+
+async def _read_parts(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
+        while part := await asyncio.to_thread(file.read, PART):
+            yield part

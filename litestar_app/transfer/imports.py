@@ -1,8 +1,11 @@
 """Import: a file as students, staged without the lock to write, then merged in one transaction."""
 
 import hashlib
+import heapq
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from itertools import groupby
+from operator import itemgetter
 from typing import BinaryIO, Literal, cast
 
 import msgspec
@@ -34,7 +37,7 @@ class ImportOptions(Struct, frozen=True, kw_only=True):
     mode: Mode = "all"
     dry_run: bool = False
     all_errors: bool = False
-    """Whether every error is kept, for the file of the rejected rows."""
+    """Whether every error of the merge is kept, for the file of the rejected rows."""
 
 
 class ImportRequest(Struct, frozen=True):
@@ -51,11 +54,10 @@ class Staged(Struct):
     rejected: int = 0
     errors: list[ImportProblem] = []
 
-    def add(self, errors: list[RowError], limit: int | None) -> None:
+    def add(self, errors: list[RowError]) -> None:
         """Count the rows with errors, and keep some."""
         self.rejected += len({error.row for error in errors})
-        room = len(errors) if limit is None else limit - len(self.errors)
-        self.errors += [ImportProblem(*error) for error in errors[: max(0, room)]]
+        self.errors += [ImportProblem(*error) for error in errors[: max(0, MAX_LISTED - len(self.errors))]]
 
 
 class ImportService:
@@ -89,7 +91,7 @@ class ImportService:
 
         def stage_rows(connection: Connection) -> Staged:
             staged = Staged(open_table(file, options.kind, options.charset))
-            stage(connection, _read_rows(staged, options.match, limit, report_progress), options.match)
+            stage(connection, _read_rows(staged, options.match, report_progress), options.match)
             return staged
 
         with self._keys.claim(key):
@@ -144,18 +146,26 @@ class ImportService:
 
 def write_rejected_rows(file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
     """Write the rejected rows of a file as they were sent, with one more column that says why."""
-    details: dict[int, str] = {}
-    for error in report.errors:
-        named = f"{error.column}: {error.detail}" if error.column else error.detail
-        details[error.row] = f"{details[error.row]}; {named}" if error.row in details else named
-    write_rejected(open_table(file, options.kind, options.charset), details, out)
+    write_rejected(open_table(file, options.kind, options.charset), _explain(file, options, report), out)
 
 
-def _read_rows(
-    staged: Staged, match: Match, limit: int | None, report_progress: Callable[[int], None]
-) -> Iterator[list[ImportRow]]:
+def _explain(file: BinaryIO, options: ImportOptions, report: Report) -> Iterator[tuple[int, str]]:
+    """Say why rows are rejected: by the file, which is read again so that nothing is kept of it, or by the merge."""
+    table = open_table(file, options.kind, options.charset)
+    problems: Iterator[tuple[int, int, RowError | ImportProblem]] = heapq.merge(
+        ((error.row, 0, error) for batch in validate(table, options.match) for error in batch.errors),
+        ((error.row, 1, error) for error in report.errors),
+        key=itemgetter(0, 1),
+    )
+    for row, group in groupby(problems, itemgetter(0)):
+        first, *others = group
+        errors = [first[2], *(error for _, source, error in others if source == first[1])]
+        yield row, "; ".join(f"{error.column}: {error.detail}" if error.column else error.detail for error in errors)
+
+
+def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[list[ImportRow]]:
     for batch in validate(staged.table, match):
-        staged.add(batch.errors, limit)
+        staged.add(batch.errors)
         report_progress(staged.table.row)
         yield batch.rows
 

@@ -10,7 +10,7 @@ MAX_LISTED = 1000
 """Errors and changes that a report lists."""
 
 
-class ImportProblem(Struct):
+class ImportProblem(Struct, gc=False):
     """One problem of one row."""
 
     row: Annotated[int, Meta(description="as a spreadsheet shows it; in JSON the position, from 1", examples=[7])]

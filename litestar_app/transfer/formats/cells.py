@@ -4,6 +4,8 @@ import re
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 """A number with `.` or `,` before its decimals; there are no separators of thousands."""
+MAX_WHOLE = 1e21
+"""From which a number is written with an exponent, so that 1e300 is no text of 300 digits."""
 INTEGER = re.compile(r"[+-]?[0-9]{1,25}")
 RISKY = frozenset("'=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
 """How a cell begins that is looked at closely."""
@@ -22,4 +24,4 @@ def unprotect(text: str) -> str:
 
 def format_number(cell: object) -> str:
     """Write a cell that is no text; a whole number without decimals, as a sheet shows it."""
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() and abs(cell) < MAX_WHOLE else str(cell)

@@ -13,8 +13,8 @@ from litestar_app.transfer.formats.cells import INTEGER, NUMBER, format_number, 
 from litestar_app.transfer.formats.tables import Kind
 
 MAX_ID = 2**63 - 1
-MAX_EXACT = 2**53
-"""Up to which every integer is a double: numbers in an xlsx are doubles."""
+MAX_EXACT = 2**53 - 1
+"""Up to which every integer is a double of its own: numbers in an xlsx are doubles."""
 CACHED = 10_000
 """Different cells of a column of which the values are remembered."""
 

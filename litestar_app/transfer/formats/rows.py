@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.transfer.formats.readers import INVALID, RULES, Reader, make_readers
-from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, SHOWN, Cells, Table, Unreadable
+from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, SHOWN, Cells, NoValue, Table, Unreadable
 
 Match = Literal["id", "none", "name,department"]
 
@@ -18,6 +18,9 @@ BITS: Final = (NAME, DEPARTMENT, CGPA)
 ALL: Final = NAME | DEPARTMENT | CGPA
 BATCH = 1000
 """Rows and errors that are handed on at once."""
+EXPECTED = {name: f"expected {rule}" for name, rule in RULES.items()}
+MISSING = {name: f"missing; expected {RULES[name]}" for name in REQUIRED}
+SURPLUS = "more cells than the header has; a decimal comma needs quotes around the number, or ; between the cells"
 STRAY = "expected nothing in a column that has no name in the header"
 
 ImportRow: TypeAlias = tuple[int, int | None, str | None, str | None, float | None, int, int]
@@ -113,14 +116,20 @@ class _Layout:
         problems = []
         if stray := self._table.find_stray(cells):
             problems.append(RowError(row, None, stray[:SHOWN], STRAY))
+        elif len(cells) > self._table.most:
+            problems.append(RowError(row, None, "", SURPLUS))
         if student_id is INVALID:
-            problems.append(RowError(row, "id", shown[0], f"expected {RULES['id']}"))
+            problems.append(RowError(row, "id", shown[0], self._explain("id", cells)))
         for name, value, text in zip(REQUIRED, fields, shown[1:], strict=True):
             if value is INVALID or (value is None and student_id is None):
-                problems.append(RowError(row, name, text, f"expected {RULES[name]}"))
+                problems.append(RowError(row, name, text, self._explain(name, cells)))
             elif value is UNSET and student_id is None:
-                problems.append(RowError(row, name, "", f"missing; expected {RULES[name]}"))
+                problems.append(RowError(row, name, "", MISSING[name]))
         return problems
+
+    def _explain(self, name: str, cells: Cells) -> str:
+        cell = cells[self._table.columns[name]]
+        return (isinstance(cell, NoValue) and cell.detail) or EXPECTED[name]
 
 
 def _read_no_id(_cell: object) -> None:

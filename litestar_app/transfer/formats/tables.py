@@ -1,5 +1,6 @@
 """Tables: a file as numbered rows of cells, whatever its format; the rules of the header."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, TypeAlias
@@ -22,6 +23,18 @@ class Unreadable(NamedTuple):
 
     value: str
     detail: str
+    cells: list[str]
+    """What to send again, once it is corrected."""
+
+
+class NoValue(NamedTuple):
+    """What stands for a cell of a workbook that has no value: what the sheet shows, and what to do about it."""
+
+    shown: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.shown
 
 
 Cells: TypeAlias = list[Any]
@@ -36,6 +49,7 @@ class Table(ABC):
         columns: which of our columns is at which position of a row's cells.
         ignored_columns: the names of the others, in order.
         width: the number of cells that belong to a column.
+        most: cells that a row may have, filled or not.
         gaps: positions right of a named column whose column has no name.
         blank: how many blank rows have been skipped so far.
         row: the number of the row last read, as a spreadsheet shows it (blank rows count, line breaks in a cell do
@@ -52,7 +66,9 @@ class Table(ABC):
         self.columns: dict[str, int] = {}
         self.ignored_columns: list[str] = []
         self.width = 0
+        self.most = sys.maxsize
         self.gaps: list[int] = []
+        self._unnamed: list[int] = []
         self.blank = 0
         self.row = 0
 
@@ -114,7 +130,15 @@ class Table(ABC):
 
     def _find_ignored(self) -> None:
         known = {*self.columns.values(), *self.gaps}
-        self.ignored_columns = [name for position, name in enumerate(self.header) if position not in known]
+        names = {position: name for position, name in enumerate(self.header) if position not in known}
+        self._unnamed = [position for position, name in names.items() if not name.strip()]
+        self.ignored_columns = [name for name in names.values() if name.strip()]
+
+    def _name_filled(self, cells: Cells) -> None:
+        """Report a column left of the named ones once it holds something: programs number their rows there."""
+        for position in [position for position in self._unnamed if self.show(cells[position]).strip()]:
+            self._unnamed.remove(position)
+            self.ignored_columns.append(f"column {position + 1}")
 
 
 def normalize(header: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
@@ -34,6 +35,8 @@ BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_U
 PROBE = bytes([9, 10, 13, *range(0x20, 0x7F)]) + b".xn--90a.xn--"
 """ASCII that some of Python's codecs decode as something else; the last words are for its `idna`."""
 SEPARATOR = re.compile(r"sep=([^\w\s\"]|\t)[\r\n]*", re.IGNORECASE)
+QUOTE = "a quote is not closed, or text follows it; reading went on with the next line"
+TOO_LONG = f"a cell is too long, or {QUOTE}"
 BLANKS = frozenset(" \t\n\r")
 LONGEST_TOKEN = len('"\\uD800\\uDC00')
 """Characters of JSON in which the end of a text can make an error that more text repairs."""
@@ -141,43 +144,66 @@ class CsvTable(TextTable):
             raise InvalidFileError("The file is not text, or in another charset; if it is UTF-16, name that charset")
         self.row = self._header_row
         self._set_header(header)
+        if self._delimiter == ",":  # where 9,99 without quotes is two cells
+            self.most = len(header)
 
-    def _read_records(self, delimiter: str) -> Iterator[list[str]]:
+    def _read_records(self, delimiter: str) -> Iterator[list[str] | Unreadable]:
+        """Split lines into cells; after a bad quote, go on with the line after the one where the row begins."""
         lines = self._read_lines()
         for _ in range(self._separator_lines):
             next(lines)
-        return csv.reader(lines, delimiter=delimiter, strict=True)
+        again: deque[str] = deque()
+        taken: list[str] = []
+
+        def take() -> Iterator[str]:
+            while (line := again.popleft() if again else next(lines, None)) is not None:
+                taken.append(line)
+                yield line
+
+        while True:
+            try:
+                for cells in csv.reader(take(), delimiter=delimiter, strict=True):
+                    taken.clear()
+                    yield cells
+            except csv.Error as error:
+                first, *rest = taken
+                again.extendleft(reversed(rest))
+                taken.clear()
+                is_long = len(first) > csv.field_size_limit()
+                cells = [] if is_long else next(csv.reader([first.strip()], delimiter=delimiter), [])
+                yield Unreadable("" if is_long else first.strip(), TOO_LONG if "limit" in str(error) else QUOTE, cells)
+            else:
+                return
 
     def _read_head(self, delimiter: str) -> tuple[int, list[str]]:
         self.row = 0
-        try:
-            for row, cells in enumerate(self._read_records(delimiter), 1):
-                self.row = row
-                if any(map(str.strip, cells)):
-                    return row, cells
-        except csv.Error:
-            return self.row + 1, ['"']
+        for row, cells in enumerate(self._read_records(delimiter), 1):
+            self.row = row
+            if isinstance(cells, Unreadable):
+                return row, ['"']
+            if any(map(str.strip, cells)):
+                return row, cells
         return self.row, []
 
     def _read(self) -> Iterator[Row]:
         records = self._read_records(self._delimiter)
         row, width = 0, self.width
-        try:
-            for _ in range(self._header_row):
-                next(records)
-                self.row = row = row + 1
-            self.blank = row - 1
-            for cells in records:
-                self.row = row = row + 1
-                if (cells and cells[0].strip()) or any(map(str.strip, cells)):
-                    if len(cells) < width:
-                        cells += [""] * (width - len(cells))  # noqa: PLW2901
-                    yield row, cells
-                else:
-                    self.blank += 1
-        except csv.Error as error:
-            reason = "a cell is too long, or " if "limit" in str(error) else ""
-            yield row + 1, Unreadable("", f"{reason}a quote is not closed, or text follows it; the rest was not read")
+        for _ in range(self._header_row):
+            next(records)
+            self.row = row = row + 1
+        self.blank = row - 1
+        for cells in records:
+            self.row = row = row + 1
+            if isinstance(cells, Unreadable):
+                yield row, cells
+            elif (cells and cells[0].strip()) or any(map(str.strip, cells)):
+                if len(cells) < width:
+                    cells += [""] * (width - len(cells))  # noqa: PLW2901
+                if self._unnamed:
+                    self._name_filled(cells)
+                yield row, cells
+            else:
+                self.blank += 1
 
     def show(self, cell: str) -> str:
         """Return the cell as it was sent."""
@@ -207,11 +233,11 @@ class JsonTable(TextTable):
         try:
             value = msgspec.json.decode(text)
         except RecursionError:
-            return Unreadable(text.strip(), "nested too deeply")
+            return _make_unreadable(text, "nested too deeply")
         except (msgspec.MsgspecError, ValueError) as error:
-            return Unreadable(text.strip(), f"not JSON: {error}")
+            return _make_unreadable(text, f"not JSON: {error}")
         if type(value) is not dict:
-            return Unreadable(text.strip(), f"expected an object with {', '.join(REQUIRED)}")
+            return _make_unreadable(text, f"expected an object with {', '.join(REQUIRED)}")
         if not value.keys() <= self._known:
             self._add_columns(value.keys() - self._known)
         cells: Cells = [UNSET] * len(self.header)
@@ -234,6 +260,10 @@ class JsonTable(TextTable):
         if cell is None or cell is UNSET:
             return ""
         return cell if isinstance(cell, str) else msgspec.json.encode(cell).decode()
+
+
+def _make_unreadable(text: str, detail: str) -> Unreadable:
+    return Unreadable(text.strip(), detail, [protect(text.strip())])
 
 
 class NdjsonTable(JsonTable):

@@ -1,20 +1,13 @@
-"""Workbooks: the first sheet of an xlsx, once it is known to unpack to something small."""
+"""Workbooks: the first visible sheet of an xlsx as a table, read while it is unpacked."""
 
-from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from litestar_app.exceptions import InvalidFileError
-from litestar_app.transfer.formats.archives import DAMAGED, check_archive
+from litestar_app.transfer.formats.archives import Archive
 from litestar_app.transfer.formats.cells import format_number
+from litestar_app.transfer.formats.sheets import Workbook
 from litestar_app.transfer.formats.tables import Row, Table
-
-
-class NoValue:
-    """A cell with an error such as #N/A, or with a formula that was never calculated."""
-
-    def __str__(self) -> str:
-        return "#N/A"
 
 
 class WorkbookTable(Table):
@@ -23,7 +16,7 @@ class WorkbookTable(Table):
     kind = "xlsx"
 
     def __init__(self, file: BinaryIO) -> None:
-        """Unpack the sheet and find its header.
+        """Read what the cells refer to, and the header.
 
         Raises:
             FileTooLargeError: it unpacks to too much.
@@ -32,53 +25,35 @@ class WorkbookTable(Table):
 
         """
         super().__init__(file)
-        without_value = check_archive(file)
-        index, self._sheet = _load_sheet(file)
-        self._without_value: dict[int, list[int]] = defaultdict(list)
-        if index < len(without_value):
-            first = (self._sheet.start or (0, 0))[1]
-            for row, column in without_value[index]:
-                self._without_value[row + 1].append(column - first)
-        for row, cells in enumerate(self._sheet.iter_rows(), 1):
-            if any(cell != "" for cell in cells):
-                self._header_row = self.row = row
-                self._set_header([str(cell) for cell in cells])
-                return
+        self._workbook = Workbook(Archive(file))
+        for row, cells in self._workbook.read_rows():
+            self._header_row = self.row = row
+            self._set_header([str(cells.get(column, "")) for column in range(max(cells) + 1)])
+            return
         raise InvalidFileError("The first sheet is empty; expected a header with name, department, cgpa")
 
     def _read(self) -> Iterator[Row]:
-        self.blank = self._header_row - 1
-        for row, cells in enumerate(self._sheet.iter_rows(), 1):
+        width, last = self.width, 0
+        for row, values in self._workbook.read_rows():
             if row > self._header_row:
+                self.blank += row - last - 1
                 self.row = row
-                for position in self._without_value.get(row, ()):
-                    if 0 <= position < len(cells):
-                        cells[position] = NoValue()
+                cells = [""] * width
+                for column, value in values.items():
+                    if column < width:
+                        cells[column] = value
+                    else:
+                        cells.append(value)
                 if any(cell != "" and not (isinstance(cell, str) and cell.isspace()) for cell in cells):
+                    if self._unnamed:
+                        self._name_filled(cells)
                     yield row, cells
                 else:
                     self.blank += 1
+            else:
+                self.blank = row - 1
+            last = row
 
     def show(self, cell: object) -> str:
         """Return the cell about as the sheet shows it."""
         return cell if isinstance(cell, str) else format_number(cell)
-
-
-def _load_sheet(file: BinaryIO) -> tuple[int, Any]:
-    from python_calamine import (  # noqa: PLC0415  imported when the first workbook is read, not at every start
-        CalamineWorkbook,
-        SheetTypeEnum,
-        SheetVisibleEnum,
-    )
-
-    file.seek(0)
-    try:
-        with CalamineWorkbook.from_filelike(file) as workbook:
-            for index, sheet in enumerate(workbook.sheets_metadata):
-                if sheet.typ is SheetTypeEnum.WorkSheet and sheet.visible is SheetVisibleEnum.Visible:
-                    return index, workbook.get_sheet_by_index(index)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # noqa: BLE001  a panic of Rust is no Exception
-        raise InvalidFileError(f"{DAMAGED} ({error!s:.100})") from None
-    raise InvalidFileError("The workbook has no visible sheet")

@@ -105,7 +105,9 @@ def test_violated_constraint_is_a_409(client: httpx.Client, query: Callable[...,
 
 
 SKIPPED: dict[str, dict[str, Any]] = {
-    "INSERT": {"POST": ANANYA}, "UPDATE": {"PUT": {**ANANYA, "cgpa": 1}, "PATCH": {"cgpa": 1}}, "DELETE": {"DELETE": None},
+    "INSERT": {"POST": ANANYA},
+    "UPDATE": {"PUT": {**ANANYA, "cgpa": 1}, "PATCH": {"cgpa": 1}},
+    "DELETE": {"DELETE": None},
 }  # fmt: skip
 
 

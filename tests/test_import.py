@@ -663,6 +663,17 @@ def test_same_key_returns_the_first_report(stored: httpx.Client, database_url: s
     assert read() == [*STORED[1:], (6, "Eve", "X", 1.0)]
 
 
+def test_accept_is_no_other_request(stored: httpx.Client, read: Callable[[], Rows]) -> None:
+    """The rejected rows are found again, and what is stored lists a thousand problems at most."""
+    rows = "".join(f"{number},x,D,5\r\n" for number in range(100, 1600))
+    as_csv = KEY | {"Accept": "text/csv"}
+    first = send(stored, f"id,{HEADER}{rows},Eve,D,5\r\n", mode="valid", headers=as_csv)
+    assert (first.status_code, first.text.count("\n")) == (200, 1501)
+    report = send(stored, f"id,{HEADER}{rows},Eve,D,5\r\n", mode="valid", headers=KEY).json()
+    assert (report["created"], report["rejected"], len(report["errors"])) == (1, 1500, 1000)
+    assert len(read()) == len(STORED) + 1
+
+
 def test_long_report_is_kept_in_a_table_of_version_1_0(mysql_url: str, mysql_query: Query) -> None:
     """Its column for responses had room for 64 KB."""
     rows = "".join(f"{'x' * 100},CSE,{'9' * 100}\r\n" for _ in range(400))

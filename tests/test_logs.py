@@ -67,7 +67,7 @@ REQUESTS: dict[str, tuple[str, int, str, str, dict[str, str]]] = {
     "DELETE /students": ("DELETE", 405, "unmatched", "info", {}),
     "PROPFIND /student/1": ("_OTHER", 405, "unmatched", "info", {}),
     "POST /student": ("POST", 400, "/student", "info", {}),
-    "GET /student/1 host=x/y": ("GET", 400, "unmatched", "info", {"host": "x/y"}),
+    "GET /student/1 host=x/y": ("_OTHER", 400, "unmatched", "info", {"host": "x/y"}),
     "GET /students/export": ("GET", 200, "/students/export", "info", {}),
     "GET /docs/x": ("GET", 404, "/docs/{path}", "info", {}),
     "GET /health/ready": ("GET", 200, "/health/ready", "debug", {}),

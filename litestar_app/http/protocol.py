@@ -17,8 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from litestar_app.http.clients import get_network
 from litestar_app.http.access_log import note_unparsed
+from litestar_app.http.clients import get_network
 from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, make_problem
 from litestar_app.http.security import secure
 

@@ -96,7 +96,9 @@ class ImportService:
 
         with self._keys.claim(key):
             async with self._database.stage(stage_rows) as (connection, staged):
-                request = ImportRequest(_hash(file), options) if key else None
+                # what Accept asks for is no other request
+                same = msgspec.structs.replace(options, all_errors=False)
+                request = ImportRequest(_hash(file), same) if key else None
                 is_repeated = False
 
                 def merge(session: Session) -> Report:
@@ -106,7 +108,8 @@ class ImportService:
                         return earlier
                     report = self._merge(session, staged, options, who, limit)
                     if key and request:
-                        self._keys.save(session, key, request, report)
+                        kept = msgspec.structs.replace(report, errors=report.errors[:MAX_LISTED])
+                        self._keys.save(session, key, request, kept)
                     return report
 
                 try:

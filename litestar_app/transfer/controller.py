@@ -1,6 +1,7 @@
 """The routes of import and export."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
 from litestar_app.transfer.imports import ImportOptions, ImportService, Mode, write_rejected_rows
 from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem, Report
+
+logger = logging.getLogger("litestar_app")
 
 TEXT_CSV, NDJSON = "text/csv", "application/x-ndjson"
 CSV = f"{TEXT_CSV}; charset=utf-8"
@@ -234,8 +237,7 @@ class TransferController(Controller):
                 report, status = error.report, 422
             else:
                 status = 200
-            if wants_csv:
-                rejected = await asyncio.to_thread(_make_rejected_file, file, options, report)
+            if wants_csv and (rejected := await asyncio.to_thread(_make_rejected_file, file, options, report)):
                 headers = {**NO_STORE, "Content-Disposition": 'attachment; filename="rejected.csv"'}
                 return Stream(_read_parts(rejected), status_code=status, media_type=TEXT_CSV, headers=headers)
         if status == HTTPStatus.OK:
@@ -264,11 +266,18 @@ def _read_kind(request: Request[Any, Any, Any]) -> Kind | None:
     return KINDS[media_type]
 
 
-def _make_rejected_file(file: BinaryIO, options: ImportOptions, report: Report) -> BinaryIO:
-    """Write the rejected rows to the disk: of short ones, the reasons make fifty times the file."""
-    rejected = cast("BinaryIO", TemporaryFile())  # noqa: SIM115  closed by what reads it
-    write_rejected_rows(file, options, report, rejected)
-    rejected.seek(0)
+def _make_rejected_file(file: BinaryIO, options: ImportOptions, report: Report) -> BinaryIO | None:
+    """Write the rejected rows to the disk: of short ones, the reasons make fifty times the file.
+
+    None where it has no room, since the import may be done, and must not be reported as failed.
+    """
+    try:
+        rejected = cast("BinaryIO", TemporaryFile())  # noqa: SIM115  closed by what reads it
+        write_rejected_rows(file, options, report, rejected)
+        rejected.seek(0)
+    except OSError as error:
+        logger.warning("the rejected rows cannot be written, so the response is the report: %s", error)
+        return None
     return rejected
 
 

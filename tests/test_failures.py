@@ -8,6 +8,7 @@ from typing import Any
 import pymysql
 import pytest
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from litestar_app.database import failures
 from litestar_app.database.failures import Failure, classify, is_lost, raise_translated
@@ -63,6 +64,7 @@ CASES: list[tuple[BaseException, Failure, bool]] = [
     (pymysql.err.ProgrammingError("x"), Failure.DEFECT, False),
     (sqlite3.ProgrammingError("Cannot operate on a closed database."), Failure.DEFECT, False),
     (ConnectionResetError(), Failure.OUTAGE, True),
+    (PoolTimeoutError("QueuePool limit"), Failure.OUTAGE, False),
     (ssl.SSLEOFError(), Failure.OUTAGE, True),
     (RetryTransactionError(), Failure.CONTENTION, False),
     (ZeroDivisionError(), Failure.DEFECT, False),

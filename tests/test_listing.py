@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from litestar_app.database import Database
 from litestar_app.database.config import SCANNERS
+from litestar_app.exceptions import InvalidQueryError
 from litestar_app.http.connections import run_while_connected
 from litestar_app.students.listing import Cursor, Filters, create_listing, select_students
 from tests.conftest import Rows
@@ -249,6 +250,15 @@ def test_links_keep_what_was_asked_for(client: httpx.Client) -> None:
 
 DAMAGED = "'cursor': damaged; take it from a Link header as it is"
 BAD_SORT = "'sort': expected a list such as department,-cgpa, of id, name, department, cgpa, each at most once, got"
+
+
+def test_name_to_look_for_has_one_limit_everywhere() -> None:
+    """Also where no schema of a route has checked it, as for a command."""
+    create_listing(name="x" * 100)
+    with pytest.raises(InvalidQueryError, match="expected at most 100 characters"):
+        create_listing(name="x" * 101)
+
+
 CURSOR = create_listing(department=["A", "B"], sort="name").make_cursor(None, is_backward=True).encode()
 CURSOR_OF_OTHERS = Cursor(Filters(), "nothing", is_backward=False, boundary=None).encode()
 BAD_QUERIES = [

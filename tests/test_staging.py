@@ -1,9 +1,12 @@
 """What is staged on a connection of its own: others write meanwhile, and an abandoned one leaves nothing behind."""
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,4 +299,60 @@ def test_fifth_staged_write_waits_and_is_rejected(database_url: str) -> None:
             async with database.stage(stage_name) as (connection, _):
                 assert await database.write(merge, connection) == 1
 
+        run(alchemy, main)
+
+
+def test_write_waits_for_a_long_one_of_its_row(mysql_url: str, mysql_query: Callable[..., Rows]) -> None:
+    """For as long as that takes, beyond the time that a lock of anybody else is waited for."""
+    is_held = threading.Event()
+
+    def hold(session: Session) -> None:
+        session.execute(text("UPDATE students SET cgpa = 1 WHERE name = 'A'"))
+        is_held.set()
+        time.sleep(3)
+
+    def change(session: Session) -> None:
+        session.execute(text("UPDATE students SET cgpa = cgpa + 1 WHERE name = 'A'"))
+
+    async def main(database: Database) -> None:
+        async def import_staged() -> None:
+            async with database.stage(stage_name) as (connection, _):
+                await database.write(hold, connection)
+
+        await database.write(create("A"))
+        importing = asyncio.create_task(import_staged())
+        await asyncio.to_thread(is_held.wait, 30)
+        await database.write(change)
+        await importing
+
+    with prepare(mysql_url, Timeouts(lock=1)) as alchemy:
+        run(alchemy, main)
+    assert mysql_query("SELECT cgpa FROM students") == [(2.0,)]
+
+
+def test_file_is_written_anew_unless_somebody_reads_it(sqlite_url: str, sqlite_path: Path) -> None:
+    log, sizes = sqlite_path.with_name(f"{sqlite_path.name}-wal"), list[int]()
+
+    async def main(database: Database) -> None:
+        await database.write(create("A"))
+        with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            assert len(other.execute("SELECT name FROM students").fetchall()) == 1
+            assert not await database.rewrite()
+        assert await database.rewrite()
+        sizes.append(await asyncio.to_thread(lambda: log.stat().st_size))
+        with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert not await database.rewrite()
+
+    with prepare(sqlite_url, Timeouts(lock=0.2)) as alchemy:
+        run(alchemy, main)
+    assert sizes == [0]
+
+
+def test_server_is_left_alone_by_a_rewrite(mysql_url: str) -> None:
+    async def main(database: Database) -> None:
+        assert await database.rewrite()
+
+    with prepare(mysql_url) as alchemy:
         run(alchemy, main)

@@ -11,7 +11,8 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.plugins import InitPlugin
 from litestar.response import Redirect
-from litestar.types import HTTPScope, LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Message, Receive, Scope
+from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Receive, Scope
+from litestar.types.asgi_types import HTTPResponseStartEvent
 
 from litestar_app.access.control import AccessControl
 from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
@@ -130,13 +131,14 @@ class StudentRecords(Litestar):
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Any) -> None:
         """Respond to the server."""
         if scope["type"] != "lifespan":
+            request: Any = scope
 
-            async def send_securely(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    add_quota(cast("HTTPScope", scope), secure(message))
-                await send(message)
+            def add_fields(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
+                headers = secure(message)
+                add_quota(request, headers)
+                return headers
 
-            await observe(super().__call__, scope, receive, send_securely)  # type: ignore[arg-type]
+            await observe(super().__call__, request, cast("Any", receive), send, add_fields)
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:

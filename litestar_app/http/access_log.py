@@ -11,6 +11,7 @@ from typing import Any
 
 from litestar import Request
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
+from litestar.types.asgi_types import HTTPResponseStartEvent
 from msgspec import Struct
 
 from litestar_app.access.callers import Caller
@@ -55,9 +56,16 @@ class RequestLine(Struct, omit_defaults=True):
 
 
 async def observe(
-    respond: Callable[[Any, Any, Any], Awaitable[None]], scope: HTTPScope, receive: Receive, send: Send
+    respond: Callable[[Any, Any, Any], Awaitable[None]],
+    scope: HTTPScope,
+    receive: Receive,
+    send: Send,
+    add_fields: Callable[[HTTPResponseStartEvent], list[tuple[bytes, bytes]]],
 ) -> None:
-    """Have an application respond under a request id; log and count the request when the response has ended."""
+    """Have an application respond under a request id; log and count the request when the response has ended.
+
+    What adds the header fields of every response returns all of them.
+    """
     began = time.perf_counter()
     fields = dict(scope["headers"])
     given = fields.get(b"x-request-id")
@@ -79,7 +87,7 @@ async def observe(
         nonlocal status, is_complete
         if message["type"] == "http.response.start":
             status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            add_fields(message).append((b"x-request-id", request_id.encode()))
         await send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             is_complete = True

@@ -9,17 +9,17 @@ FIELDS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-PERSONAL = {"Cache-Control": "private, no-cache"}
-"""Of a response with students: only a browser may keep it, and asks before it shows it again."""
+DEFAULTS = [*FIELDS, (b"content-security-policy", POLICY)]
+OF_STUDENTS = {b"etag", b"link"}
+"""Fields of responses with students: only a browser may keep those, and asks before it shows them again."""
 NO_STORE = {"Cache-Control": "no-store"}
 
 
 def secure(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
     """Add the fields that a response does not have yet, and return all; it is not to be kept unless it says so."""
-    headers = message["headers"] = [*message.get("headers", ()), *FIELDS]
-    names = {name for name, _ in headers}
-    if b"content-security-policy" not in names:
-        headers.append((b"content-security-policy", POLICY))
+    given = message.get("headers", ())
+    names = {name for name, _ in given}
+    headers = message["headers"] = [*given, *(FIELDS if b"content-security-policy" in names else DEFAULTS)]
     if b"cache-control" not in names:
-        headers.append((b"cache-control", b"no-store"))
+        headers.append((b"cache-control", b"no-store" if names.isdisjoint(OF_STUDENTS) else b"private, no-cache"))
     return headers

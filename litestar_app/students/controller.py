@@ -20,7 +20,6 @@ from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import MAX_QUERY, READ, IdempotencyKey, is_plain_integer, parse_key
 from litestar_app.http.problems import PROBLEMS, problem_responses
-from litestar_app.http.security import PERSONAL
 from litestar_app.students.listing import BY_ID, MAX_NAME, SORT_PATTERN, Filters, Listing, create_listing
 from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import Page, StudentService
@@ -171,7 +170,7 @@ class StudentController(Controller):
             page = await students.list_page(listing)
         else:
             page = await run_while_connected(request, students.list_page(listing))
-        headers = PERSONAL | {"Link": _link_pages(f"{get_root(request)}/students", listing, page)}
+        headers = {"Link": _link_pages(f"{get_root(request)}/students", listing, page)}
         if page.total is not None:
             headers["X-Total-Count"] = str(page.total)
         return Response(page.students, headers=headers)
@@ -212,7 +211,7 @@ class StudentController(Controller):
         """Return one student, or 304 if the client has this version."""
         student = await students.get(parse_id(student_id))
         if if_none_match is not None and matches(if_none_match, version := etag(student)):
-            not_modified: Response[Any] = Response(None, status_code=304, headers=PERSONAL | {"ETag": version})
+            not_modified: Response[Any] = Response(None, status_code=304, headers={"ETag": version})
             return not_modified
         return _respond(student)
 
@@ -284,7 +283,7 @@ def parse_id(given: str) -> int:
 
 
 def _respond(student: StudentRead, **headers: str) -> Response[StudentRead]:
-    return Response(student, headers={**PERSONAL, "ETag": etag(student), **headers})
+    return Response(student, headers={"ETag": etag(student), **headers})
 
 
 def _check_links(listing: Listing) -> None:

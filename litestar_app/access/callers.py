@@ -27,6 +27,6 @@ LOCAL = Caller("local", "editor")
 
 
 def get_caller(request: Request[Any, Any, Any]) -> Caller:
-    """Return who has made a request, as the guard has found out."""
+    """Return who has made a request, as access control has found out."""
     caller: Caller = request.scope["auth"]
     return caller

@@ -21,6 +21,7 @@ from litestar_app.access.callers import Caller, Role
 from litestar_app.database import Database
 from litestar_app.exceptions import ApiKeyError, StudentRecordsError
 from litestar_app.models import ApiKey
+from litestar_app.settings import split
 
 logger = logging.getLogger("litestar_app")
 
@@ -69,7 +70,7 @@ def make_key(name: str, role: Role, expires_at: int | None = None) -> tuple[Key,
 
 def parse_keys(setting: str) -> list[Key]:
     """Read the keys of API_KEYS, whose form the settings have checked."""
-    parts = [entry.strip().split(":") for entry in setting.split(",") if entry.strip()]
+    parts = [entry.split(":") for entry in split(setting)]
     return [
         Key(id=key_id, name=name, role=cast("Role", role), sha256=sha256.lower())
         for name, role, key_id, sha256 in parts

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from litestar_app.cli.files import require_directory
 from litestar_app.cli.run import failures, read_settings
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ def backup_command(file: Path, *, force: bool) -> None:
 
     FILE appears when it is complete and checked, and only its owner may read it.
     """
-    if not file.parent.is_dir():
-        raise click.BadParameter(f"there is no directory {click.format_filename(file.parent)!r}")
+    require_directory(file)
     if file.exists() and not (force and file.is_file()):
         raise click.BadParameter(f"{click.format_filename(file)} exists; --force replaces a file")
     with failures():

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from litestar_app.cli.run import REJECTED, failures, use_database
+from litestar_app.students.schemas import MAX_ID
 
 if TYPE_CHECKING:
     from litestar_app.database import Database
-
-MAX_ID = 2**63 - 1
 
 
 @click.command("erase")

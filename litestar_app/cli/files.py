@@ -9,9 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import rich_click as click
+
 CHUNK = 1024 * 1024
 PARTS: set[Path] = set()
 """Files that are not complete, for whoever ends the process at once."""
+
+
+def require_directory(file: Path) -> None:
+    """Raise BadParameter where a file cannot be made, since there is no such directory."""
+    if not file.parent.is_dir():
+        raise click.BadParameter(f"there is no directory {click.format_filename(file.parent)!r}")
 
 
 @contextlib.contextmanager

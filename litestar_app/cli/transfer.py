@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import rich_click as click
 
-from litestar_app.cli.files import PARTS, open_input, open_output
+from litestar_app.cli.files import PARTS, open_input, open_output, require_directory
 from litestar_app.cli.progress import Progress
 from litestar_app.cli.report import show_report
 from litestar_app.cli.run import INTERRUPTED, REJECTED, failures, use_database
@@ -41,8 +41,8 @@ def _check_text(context: click.Context, parameter: click.Parameter, value: Any) 
 
 def _check_directory(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     del context, parameter
-    if value and not (directory := Path(value).parent).is_dir():
-        raise click.BadParameter(f"there is no directory {click.format_filename(directory)!r}")
+    if value:
+        require_directory(Path(value))
     return value
 
 

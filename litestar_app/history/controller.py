@@ -14,7 +14,7 @@ from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
 from litestar_app.history.service import HistoryService, Page
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
-from litestar_app.http.parameters import EDITOR, READ, is_plain_integer
+from litestar_app.http.parameters import EDITOR, READ, format_links, is_plain_integer
 from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.http.security import NO_STORE
 from litestar_app.students.controller import LINK, StudentId, parse_id
@@ -100,12 +100,13 @@ class HistoryController(Controller):
         if not is_plain_integer(import_id) or not 0 < int(import_id) <= MAX_IMPORT_ID:
             raise ImportNotFoundError
         undoing = history.undo(int(import_id), get_caller(request).name)
-        return Response(await run_while_connected(request, undoing), headers=NO_STORE)
+        return Response(await run_while_connected(request, undoing))
 
 
 def _respond(path: str, limit: int, page: Page) -> Response[list[Any]]:
-    links = [f'<{path}?limit={limit}>; rel="first"']
-    for name, cursor in (("prev", page.previous), ("next", page.next)):
+    queries = {"first": f"limit={limit}"}
+    for relation, cursor in (("prev", page.previous), ("next", page.next)):
         if cursor:
-            links.append(f'<{path}?limit={limit}&cursor={cursor.encode()}>; rel="{name}"')
-    return Response(page.rows, headers={"Link": ", ".join(links), **NO_STORE})
+            queries[relation] = f"limit={limit}&cursor={cursor.encode()}"
+    # a Link is otherwise one of students, which a browser may keep
+    return Response(page.rows, headers={"Link": format_links(path, queries), **NO_STORE})

@@ -13,10 +13,10 @@ from litestar_app.exceptions import InvalidQueryError, StudentNotFoundError
 from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
 from litestar_app.history.undo import undo
 from litestar_app.students.listing import OpaqueCursor
-from litestar_app.students.schemas import StudentRead
+from litestar_app.students.schemas import MAX_ID, StudentRead
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-NEWEST = 2**63 - 1
+NEWEST = MAX_ID
 """Above every id."""
 SUMMARY = [IMPORTS.c[name] for name in ImportSummary.__struct_fields__]
 

@@ -1,12 +1,11 @@
 """Undo: the entries of an import, backwards, by statements about many of them at once."""
 
 from collections import Counter
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Table,
     and_,
     case,
     delete,
@@ -23,11 +22,10 @@ from sqlalchemy.orm import Session
 from litestar_app.entries import AFTER, BEFORE, FIELDS, HISTORY, IMPORTS, D, H, ImportLog
 from litestar_app.exceptions import ConstraintError, ImportNotFoundError, StudentsChangedError
 from litestar_app.history.schemas import UndoReport
-from litestar_app.models import Student
+from litestar_app.students.listing import STUDENTS
 from litestar_app.transfer.merge import PART
 from litestar_app.transfer.schemas import MAX_LISTED
 
-STUDENTS = cast("Table", Student.__table__)
 LATER = HISTORY.alias("later")
 INVERSE = {"create": "delete", "update": "update", "delete": "create"}
 

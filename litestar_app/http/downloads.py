@@ -33,7 +33,6 @@ class Download(ASGIStreamingResponse):
             headers={
                 "Content-Type": media_type,
                 "Content-Disposition": f'attachment; filename="{name}"',
-                "Cache-Control": "no-store",
             },
             is_head_response=request.method == "HEAD",
         )

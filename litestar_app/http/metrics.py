@@ -40,4 +40,4 @@ class MetricsController(Controller):
     )
     def get_metrics(self) -> Response[bytes]:
         """Return the metrics in the text format of Prometheus, version 0.0.4."""
-        return Response(render(), media_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+        return Response(render(), media_type=CONTENT_TYPE)

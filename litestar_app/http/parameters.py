@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -46,6 +47,11 @@ PLAIN: dict[object, tuple[str, str]] = {
 def is_plain_integer(text: str) -> bool:
     """Tell whether a text is an integer as JSON writes it; `int` takes much more."""
     return re.fullmatch(INTEGER, text) is not None
+
+
+def format_links(path: str, queries: Mapping[str, str]) -> str:
+    """Write the header Link (RFC 8288): the query of each relation, below one path."""
+    return ", ".join([f'<{path}?{query}>; rel="{relation}"' for relation, query in queries.items()])
 
 
 def parse_key(given: str | None) -> str | None:

@@ -18,13 +18,12 @@ from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
-from litestar_app.http.parameters import MAX_QUERY, READ, IdempotencyKey, is_plain_integer, parse_key
+from litestar_app.http.parameters import MAX_QUERY, READ, IdempotencyKey, format_links, is_plain_integer, parse_key
 from litestar_app.http.problems import PROBLEMS, problem_responses
 from litestar_app.students.listing import BY_ID, MAX_NAME, SORT_PATTERN, Filters, Listing, create_listing
-from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
+from litestar_app.students.schemas import MAX_ID, Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import Page, StudentService
 
-MAX_ID = 2**63 - 1
 NO_FILTERS = Filters()
 
 StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]
@@ -310,4 +309,4 @@ def _link_pages(path: str, listing: Listing, page: Page) -> str:
         queries["prev"] = f"{common}&cursor={page.previous.encode()}"
     if page.next:
         queries["next"] = f"{common}&cursor={page.next.encode()}"
-    return ", ".join([f'<{path}?{query}>; rel="{name}"' for name, query in queries.items()])
+    return format_links(path, queries)

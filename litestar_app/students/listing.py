@@ -16,7 +16,7 @@ from sqlalchemy import cast as sql_cast
 
 from litestar_app.exceptions import InvalidQueryError
 from litestar_app.models import Student
-from litestar_app.students.schemas import StudentRead
+from litestar_app.students.schemas import MAX_ID, StudentRead
 
 STUDENTS = cast("Table", Student.__table__)
 
@@ -81,7 +81,7 @@ BY_ID = (SortKey("id"),)
 class Boundary(Struct, frozen=True, array_like=True):
     """The student next to a page: its id and what it is sorted by; what it is not sorted by is None."""
 
-    id: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    id: Annotated[int, Meta(ge=-(2**63), le=MAX_ID)]
     name: str | None = None
     department: str | None = None
     cgpa: float | None = None

@@ -6,6 +6,9 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+MAX_ID = 2**63 - 1
+"""The highest id that a database holds."""
+
 # Of Unicode: control characters, line and paragraph separators, bidirectional overrides and isolates.
 _FORBIDDEN = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 # What shows nothing by itself: joiners and other formatting, fillers, variation selectors, blanks.

@@ -35,7 +35,6 @@ from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, begin
 from litestar_app.http.parameters import READ, IdempotencyKey, parse_key
 from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_responses
-from litestar_app.http.security import NO_STORE
 from litestar_app.http.uploads import FORM, receive_file
 from litestar_app.students.controller import CgpaMax, CgpaMin, Departments, NameFilter, Sort
 from litestar_app.students.listing import create_listing
@@ -238,12 +237,12 @@ class TransferController(Controller):
             else:
                 status = 200
             if wants_csv and (rejected := await asyncio.to_thread(_make_rejected_file, file, options, report)):
-                headers = {**NO_STORE, "Content-Disposition": 'attachment; filename="rejected.csv"'}
+                headers = {"Content-Disposition": 'attachment; filename="rejected.csv"'}
                 return Stream(_read_parts(rejected), status_code=status, media_type=TEXT_CSV, headers=headers)
         if status == HTTPStatus.OK:
-            return Response(report, headers=NO_STORE)
+            return Response(report)
         rejection = msgspec.to_builtins(make_problem(status, REJECTED)) | msgspec.to_builtins(report)
-        return Response(rejection, status_code=status, media_type=PROBLEM_JSON, headers=NO_STORE)
+        return Response(rejection, status_code=status, media_type=PROBLEM_JSON)
 
 
 def _prefers_csv(accept: str) -> bool:

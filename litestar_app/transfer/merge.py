@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
-from litestar_app.entries import ImportLog
+from litestar_app.entries import FIELDS, ImportLog
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
 from litestar_app.students.listing import STUDENTS
@@ -60,7 +60,6 @@ PART = 10_000
 """Rows of which a statement takes care, so that none takes as long as a server that hangs."""
 CACHE = 64 * 1024
 """KiB that SQLite may keep of the indexes while it merges."""
-FIELDS = ("name", "department", "cgpa")
 STAGED_COLUMNS = ("number", "id", *FIELDS, "given", "emptied")
 KEYS: dict[Match, str] = {"id": "id", "name,department": "name, department"}
 """What two rows of the same student have in common."""

@@ -8,11 +8,10 @@ from typing import Any, Final, TypeAlias, get_args
 from msgspec import UNSET, Meta
 
 from litestar_app.http.validation import describe
-from litestar_app.students.schemas import Cgpa, Department, Name
+from litestar_app.students.schemas import MAX_ID, Cgpa, Department, Name
 from litestar_app.transfer.formats.cells import INTEGER, NUMBER, format_number, unprotect
 from litestar_app.transfer.formats.tables import Kind
 
-MAX_ID = 2**63 - 1
 MAX_EXACT = 2**53 - 1
 """Up to which every integer is a double of its own: numbers in an xlsx are doubles."""
 CACHED = 10_000

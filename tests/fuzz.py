@@ -1,4 +1,4 @@
-"""Damaged requests by the thousand: `python -m tests.fuzz [--requests N] [--seed S]`.
+"""Damaged requests by the thousand: `python -m tests.fuzz [--requests N] [--seed S] [--mariadb]`.
 
 Nobody gets a 500; without a key nobody gets a student; without a key, and with that of a reader, nothing changes.
 """
@@ -8,23 +8,25 @@ import asyncio
 import contextlib
 import random
 import re
-import sqlite3
 import sys
 import time
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
+from sqlalchemy import MetaData, create_engine
 
+from litestar_app.settings import Settings
+from tests.mariadb import run_mariadb
 from tests.service import API_KEYS, AS_EDITOR, AS_READER, EDITOR_SECRET, READER_SECRET, Service
 
 CANARY = "Canary"
 """The name of every student: who is not to see one does not see this."""
-CONNECTIONS = 48
-PATIENCE = 0.25
-"""Seconds without a byte after which a response is complete, or the service waits for the rest of the request."""
+CONNECTIONS = 128
+PATIENCE = 2
+"""Seconds without a response after which the service waits for the rest of the request."""
 STUDENT = f'{{"name": "{CANARY}", "department": "CSE", "cgpa": 8.9}}'.encode()
 FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\nContent-Type: text/csv\r\n\r\n'
 CSV = f"name,department,cgpa\r\n{CANARY},CSE,8.9\r\n".encode()
@@ -63,32 +65,44 @@ TOKENS = [
 ]  # fmt: skip
 
 
-def make_request(rng: random.Random, headers: dict[str, str], *, damage: int) -> bytes:
-    """Make a request with so many damages."""
+def make_request(rng: random.Random, headers: dict[str, str], damage: int) -> bytes:
+    """Make a request with so many damages: anywhere, or in its target or body only, so that they reach the handlers."""
     line, fields, body = rng.choice(TARGETS)
+    where = rng.choice(("target", "body" if body else "target", "anywhere", "anywhere"))
+    if where == "target":
+        method, _, target = line.partition(" ")
+        line = f"{method} {change(rng, target.encode(), damage).decode('latin-1')}"
+    elif where == "body":
+        body = change(rng, body, damage)
     lines = [f"{line} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
     lines += [fields] if fields else []
     lines += [f"Content-Length: {len(body)}"] if body else []
-    request = bytearray("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    request = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+    return change(rng, request, damage) if where == "anywhere" else request
+
+
+def change(rng: random.Random, given: bytes, damage: int) -> bytes:
+    """Damage a text in so many places."""
+    text = bytearray(given)
     for _ in range(damage):
-        at = rng.randrange(len(request) + 1)
+        at = rng.randrange(len(text) + 1)
         match rng.randrange(6):
             case 0:
-                request[at : at + 1] = bytes([rng.randrange(256)])
+                text[at : at + 1] = bytes([rng.randrange(256)])
             case 1:
-                del request[at : at + rng.choice([1, 1, 2, 8, 40])]
+                del text[at : at + rng.choice([1, 1, 2, 8, 40])]
             case 2:
-                request[at:at] = rng.choice(TOKENS)
+                text[at:at] = rng.choice(TOKENS)
             case 3:
-                end = min(len(request), at + rng.randrange(1, 60))
-                request[at:at] = request[at:end]
+                end = min(len(text), at + rng.randrange(1, 60))
+                text[at:at] = text[at:end]
             case 4:
-                request[at : at + rng.randrange(1, 20)] = rng.choice(TOKENS)
+                text[at : at + rng.randrange(1, 20)] = rng.choice(TOKENS)
             case 5:
                 other = rng.choice(TARGETS)[0].partition(" ")[2].encode()
-                start = request.find(b" ") + 1
-                request[start : request.find(b" ", start)] = other
-    return bytes(request)
+                start = text.find(b" ") + 1
+                text[start : text.find(b" ", start)] = other
+    return bytes(text)
 
 
 async def exchange(port: int, request: bytes) -> bytes:
@@ -98,7 +112,7 @@ async def exchange(port: int, request: bytes) -> bytes:
     with contextlib.suppress(OSError, TimeoutError):
         writer.write(request)
         await writer.drain()
-        while not received or not is_complete(received):
+        while not received or not is_complete(received, request):
             async with asyncio.timeout(PATIENCE if not received else 5):
                 if not (part := await reader.read(2**16)):
                     break
@@ -107,13 +121,15 @@ async def exchange(port: int, request: bytes) -> bytes:
     return received
 
 
-def is_complete(received: bytes) -> bool:
+def is_complete(received: bytes, request: bytes) -> bool:
     """Tell whether a response has all that its head promises; good enough to go on sooner."""
     head, found, body = received.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
     if not found:
         return False
-    return len(body) >= int(length[1]) or head.startswith(b"HTTP/1.1 304") if length else body.endswith(b"0\r\n\r\n")
+    if request.startswith(b"HEAD ") or head.startswith((b"HTTP/1.1 304", b"HTTP/1.1 204")):
+        return True
+    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+    return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
 async def attack(port: int, count: int, rng: random.Random, headers: dict[str, str]) -> tuple[Counter[str], list[str]]:
@@ -124,7 +140,7 @@ async def attack(port: int, count: int, rng: random.Random, headers: dict[str, s
 
     async def work() -> None:
         for _ in remaining:
-            request = make_request(rng, headers, damage=rng.choice([0, 1, 1, 2, 3, 8]))
+            request = make_request(rng, headers, rng.choice([0, 1, 1, 2, 3, 8]))
             response = await exchange(port, request)
             found = re.findall(rb"HTTP/1\.1 (\d{3})", response)
             statuses[found[0].decode() if found else "none"] += 1
@@ -139,27 +155,34 @@ async def attack(port: int, count: int, rng: random.Random, headers: dict[str, s
     return statuses, problems
 
 
-def dump(path: Path) -> list[str]:
-    """Return all that is stored."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return list(connection.iterdump())
+def dump(url: str) -> dict[str, list[object]]:
+    """Return all that is stored, by table."""
+    metadata, engine = MetaData(), create_engine(Settings(database_url=url).url)
+    with engine.connect() as connection:
+        metadata.reflect(connection)
+        stored: dict[str, list[object]] = {
+            table.name: [*connection.execute(table.select())] for table in metadata.sorted_tables
+        }
+    engine.dispose()
+    return stored
 
 
-def run(count: int, seed: int, directory: Path) -> list[str]:
+def run(url: str, count: int, seed: int, directory: Path) -> list[str]:
     """Attack a service with keys as three callers; print what came back, and return what must not have."""
     problems: list[str] = []
-    with Service(directory, API_KEYS=API_KEYS, LOG_LEVEL="warning") as service:
-        client, path = service.client, directory / "students.db"
+    settings: dict[str, Any] = {"API_KEYS": API_KEYS, "MAX_CONNECTIONS_PER_CLIENT": CONNECTIONS + 10}
+    with Service(directory, DATABASE_URL=url, LOG_LEVEL="warning", **settings) as service:
+        client = service.client
         client.headers.update(AS_EDITOR)
         assert client.post("/students/import", content=CSV, headers={"Content-Type": "text/csv"}).status_code == 200
         assert service.process is not None
         process = psutil.Process(service.process.pid)
         before = process.memory_info().rss
         for name, headers in (("no key", {}), ("a reader", AS_READER), ("an editor", AS_EDITOR)):
-            stored, began = dump(path), time.perf_counter()
+            stored, began = dump(url), time.perf_counter()
             statuses, found = asyncio.run(attack(service.port, count // 3, random.Random(f"{seed}-{name}"), headers))
             problems += found
-            if name != "an editor" and dump(path) != stored:
+            if name != "an editor" and dump(url) != stored:
                 problems.append(f"{name} has changed what is stored")
             rate = count // 3 / (time.perf_counter() - began)
             print(f"{name}: {count // 3:,} requests, {rate:,.0f} a second: {dict(statuses.most_common())}", flush=True)
@@ -177,9 +200,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mariadb", action="store_true", help="on a throwaway server, not on SQLite")
     given = parser.parse_args()
-    with TemporaryDirectory(prefix="fuzz-") as name:
-        problems = run(given.requests, given.seed, Path(name))
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="fuzz-")))
+        url = f"sqlite:///{directory}/students.db"
+        if given.mariadb:
+            url = stack.enter_context(run_mariadb()).create_database("fuzz")
+        problems = run(url, given.requests, given.seed, directory)
     for problem in problems[:20]:
         print(problem)
     sys.exit(bool(problems))

@@ -113,9 +113,11 @@ def test_every_route_is_somebodys(sqlite_url: str) -> None:
             assert not {401, 403} & {statuses[2]}, (method, path)
 
 
-def test_metrics_need_a_key_elsewhere(sqlite_url: str) -> None:
-    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
+@pytest.mark.parametrize("elsewhere", [{"X-Forwarded-For": "203.0.113.9"}, {"Host": "students.example"}], ids=str)
+def test_metrics_need_a_key_elsewhere(sqlite_url: str, elsewhere: dict[str, str]) -> None:
+    """Behind a proxy, and for a page whose name points at this machine."""
     with serve_database(sqlite_url, api_keys=API_KEYS) as client:
+        assert client.get("/metrics").status_code == 200
         assert_unauthorized(client.get("/metrics", headers=elsewhere), NO_KEY, CHALLENGE)
         assert client.get("/metrics", headers=elsewhere | AS_READER).status_code == 200
 
@@ -206,6 +208,8 @@ def test_idempotency_key_belongs_to_the_api_key(database_url: str) -> None:
         ({"X-Forwarded-For": "127.0.0.1"}, f"The request came through a proxy (X-Forwarded-For). {REMEDY}"),
         ({"Forwarded": "for=127.0.0.1"}, f"The request came through a proxy (Forwarded). {REMEDY}"),
         ({"Via": "1.1 x"}, f"The request came through a proxy (Via). {REMEDY}"),
+        ({"X-Forwarded-Proto": "https"}, f"The request came through a proxy (X-Forwarded-Proto). {REMEDY}"),
+        ({"CF-Connecting-IP": "8.8.8.8"}, f"The request came through a proxy (Cf-Connecting-Ip). {REMEDY}"),
     ],
     ids=str,
 )

@@ -237,6 +237,15 @@ def test_restore_asks_first(commands: Commands, tmp_path: Path, three: Path) -> 
         assert query_sqlite(three, "SELECT count(*) FROM students") == [(students,)]
 
 
+def test_restores_within_a_second_keep_each_content(tmp_path: Path, three: Path) -> None:
+    back_up(three, tmp_path / "backup.db")
+    for name in ("First", "Second", "Third"):
+        query_sqlite(three, "INSERT INTO students (name, department, cgpa) VALUES (?, 'CSE', 1)", name)
+        restore_file(three, tmp_path / "backup.db")
+    kept = [query_sqlite(path, "SELECT name FROM students WHERE id > 3") for path in find_kept(tmp_path)]
+    assert sorted(kept) == [[("First",)], [("Second",)], [("Third",)]]
+
+
 def test_restore_waits_for_a_write(tmp_path: Path, three: Path) -> None:
     """What that writes is kept, though it is committed after the restore began."""
     back_up(three, tmp_path / "backup.db")

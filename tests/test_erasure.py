@@ -107,6 +107,22 @@ def test_erase_works_without_history(commands: Commands, database_url: str, quer
     assert query("SELECT * FROM students") == query("SELECT * FROM history") == []
 
 
+def test_stored_responses_alone_are_erased(commands: Commands, database_url: str, query: Query) -> None:
+    """Of a student who has gone, or has another name, and of whom no history is kept."""
+    one, two = ({"Idempotency-Key": name} for name in ("one", "two"))
+    with serve_database(database_url, history="off") as client:
+        assert client.post("/student", json=PERSON, headers=one).json()["id"] == 1
+        assert client.post("/student", json=PERSON).json()["id"] == 2
+        rename = f"id,{HEADER}2,Zebedee Quackenbush,CSE,1\r\n"
+        assert send(client, rename, dry_run="true", headers=two).json()["changes"]
+        client.patch("/student/2", json={"name": "Nobody", "department": "CSE"})
+        client.delete("/student/1")
+    for number in ("1", "2"):
+        done = commands.run("erase", number, variables={"HISTORY": "off"})
+        assert done == (0, f"Erased: student {number}.\n", "")
+    assert [text for (text,) in query("SELECT answer FROM idempotency_keys") if "Quackenbush" in str(text)] == []
+
+
 def test_student_whom_a_trigger_keeps_is_exit_code_1(tmp_path: Path, sqlite_url: str, sqlite_path: Path) -> None:
     with serve_database(sqlite_url) as client:
         client.post("/student", json=PERSON)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -13,8 +14,9 @@ import pytest
 
 from litestar_app.students.listing import Cursor, Listing
 from tests.conftest import Rows
+from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, serve_database
-from tests.test_import import CSV, send
+from tests.test_import import CSV, HEADER, send
 
 Query = Callable[..., Rows]
 BORIS = {"name": "Boris", "department": "ECE", "cgpa": 7.4}
@@ -312,6 +314,19 @@ def test_undo_names_who_has_changed(
     tables = [query(f"SELECT * FROM {table} ORDER BY id") for table in ("students", "history", "imports")]
     assert_changed(undo(imported, 1), students)
     assert [query(f"SELECT * FROM {table} ORDER BY id") for table in ("students", "history", "imports")] == tables
+
+
+def test_undo_waits_for_a_change(mariadb: MariaDB, mysql_url: str, mysql_query: Query) -> None:
+    """Which it then finds: on MySQL others write meanwhile."""
+    with serve_database(mysql_url) as client, ThreadPoolExecutor(1) as pool:
+        number = import_file(client, HEADER + "Ananya,CSE,1\r\n")
+        with open_session(mariadb, mysql_url, "UPDATE students SET cgpa = 9.9") as session:
+            undone = pool.submit(undo, client, number)
+            while not mysql_query("SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"):
+                assert not undone.done()
+            session.commit()
+        assert_changed(undone.result(), [1])
+        assert client.get("/student/1").json()["cgpa"] == 9.9
 
 
 def test_undo_of_a_delete_finds_the_id_taken(imported: httpx.Client, query: Query) -> None:

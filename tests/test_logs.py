@@ -172,6 +172,15 @@ def test_request_that_was_not_parsed_is_a_line_too(caplog: pytest.LogCaptureFixt
     assert record.getMessage() == f"127.0.0.1 _OTHER unmatched 431 0 ms request={request_id}"
 
 
+@pytest.mark.parametrize("target", ["http://a:b/students", "http://[/", "http:///students", "http://@/"])
+def test_url_that_is_none_is_not_logged(service: Service, target: str) -> None:
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        client.sendall(f"GET {target}?name={CANARY} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert b'"detail":"This is not HTTP/1.1: an invalid URL"' in client.makefile("rb").read()
+    assert "an invalid URL" in service.log()
+    assert CANARY not in service.log()
+
+
 def make_stream(kind: str) -> tuple[int, io.TextIOWrapper]:
     """Open a terminal or a pipe: the end to read, and the end to write."""
     reader, writer = os.openpty() if kind == "terminal" else os.pipe()

@@ -11,7 +11,10 @@ from litestar_app.http.origin import reject_cross_site
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 LOCAL_HOSTS = {b"localhost", b"127.0.0.1", b"[::1]"}
-FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"}
+FORWARDED = {
+    b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto",
+    b"x-forwarded-server", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip",
+}  # fmt: skip
 """Fields of a proxy, behind which every client seems to be on this machine."""
 REMEDY = (
     "No API key is configured, so only programs on this machine are served; create one: litestar keys create --help"
@@ -42,9 +45,10 @@ class AccessControl:
         # what OPTIONS tells, the document tells everybody
         access = "public" if scope["method"] == "OPTIONS" else request.route_handler.opt.get("access")
         if self._keys.is_empty:
-            _check_local(request)
+            if (reason := _find_remote(request)) is not None:
+                raise PermissionDeniedException(f"{reason}{REMEDY}")
             scope["auth"] = LOCAL
-        elif access != "public" and not (access == "metrics" and _is_local(request)):
+        elif access != "public" and not (access == "metrics" and _find_remote(request) is None):
             caller = scope["auth"] = self._identify(request)
             if caller.role != "editor" and (scope["method"] not in SAFE or access == "editor"):
                 raise PermissionDeniedException(
@@ -73,26 +77,21 @@ def is_loopback(address: str) -> bool:
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
-def _is_local(request: Request[Any, Any, Any]) -> bool:
-    client = request.scope["client"]
-    return (
-        client is not None and is_loopback(client[0]) and not any(n in FORWARDED for n, _ in request.scope["headers"])
-    )
-
-
-def _check_local(request: Request[Any, Any, Any]) -> None:
+def _find_remote(request: Request[Any, Any, Any]) -> str | None:
+    """Say what tells that a request is not of a program on this machine; None where nothing does."""
     hosts = []
     for name, value in request.scope["headers"]:
         if name == b"host":
             hosts.append(value)
         elif name in FORWARDED:
-            raise PermissionDeniedException(f"The request came through a proxy ({name.decode().title()}). {REMEDY}")
+            return f"The request came through a proxy ({name.decode().title()}). "
     client = request.scope["client"]
     if client is None or not is_loopback(client[0]):
-        raise PermissionDeniedException(REMEDY)
+        return ""
     # a page that has its name point at this machine (DNS rebinding) would read the students
     if len(hosts) != 1 or _strip_port(hosts[0]).lower() not in LOCAL_HOSTS:
-        raise PermissionDeniedException(f"Expected one Host: localhost, 127.0.0.1 or [::1]. {REMEDY}")
+        return "Expected one Host: localhost, 127.0.0.1 or [::1]. "
+    return None
 
 
 def _strip_port(host: bytes) -> bytes:

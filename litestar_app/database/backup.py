@@ -5,6 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -73,7 +74,7 @@ def restore(database: Path, copy: Path, lock_timeout: float = LOCK_TIMEOUT) -> P
 
     """
     is_new = not database.exists()
-    kept = database.with_name(f"{database.name}.before-restore-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    kept: list[Path] = []
     create_private(str(database))
     with _open(database) as target, _open(copy, database) as source, _open(database) as former:
         if not is_new:
@@ -90,7 +91,8 @@ def restore(database: Path, copy: Path, lock_timeout: float = LOCK_TIMEOUT) -> P
                 raise BackupError(f"{database} is locked: another process writes")
             if remaining and not is_new:
                 _carry_over(source, former)
-                _save(former, kept)
+                kept.append(_name_kept(database))
+                _save(former, kept[0])
 
         target.execute("PRAGMA synchronous=FULL")
         target.execute(f"PRAGMA busy_timeout={round(lock_timeout * 1000)}")
@@ -98,7 +100,14 @@ def restore(database: Path, copy: Path, lock_timeout: float = LOCK_TIMEOUT) -> P
         target.execute("PRAGMA busy_timeout=0")
         # else the next write of the service would pay for it; the log is cut only where nobody reads it
         target.executescript("PRAGMA wal_checkpoint(PASSIVE); PRAGMA wal_checkpoint(TRUNCATE)")
-    return None if is_new else kept
+    return kept[0] if kept else None
+
+
+def _name_kept(database: Path) -> Path:
+    """Name a file that does not exist yet by the time of now."""
+    first = f"{database.name}.before-restore-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    names = (database.with_name(name) for name in chain([first], (f"{first}-{number}" for number in count(2))))
+    return next(name for name in names if not name.exists())
 
 
 def _carry_over(source: sqlite3.Connection, former: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ from litestar_app.entries import AFTER, BEFORE, HISTORY, D, H, HistoryLog
 from litestar_app.exceptions import ConstraintError, StudentNotFoundError
 from litestar_app.idempotency import KEYS
 from litestar_app.students.schemas import StudentRead
-from litestar_app.transfer.schemas import Report
+from litestar_app.transfer.schemas import ImportedStudent, Report
 
 WIPE = dict.fromkeys([*BEFORE, *AFTER])
 
@@ -28,38 +28,53 @@ async def erase(database: Database, history: HistoryLog, student_id: int, who: s
         connection = session.connection()
         names = _find_names(connection, student_id)
         wipe = update(HISTORY).where(H.student_id == student_id).values(WIPE)
-        connection.execute(wipe)  # and with that wait for an undo that is about to create the student again
+        # and with that wait for an undo that is about to create the student again
+        is_known = connection.execute(wipe).rowcount > 0
         if connection.execute(delete(D.id.table).where(D.id == student_id)).rowcount:
+            is_known = True
             history.add(session, who, "delete", student_id)
         elif connection.execute(select(D.id).where(D.id == student_id)).first():
             raise ConstraintError
         connection.execute(wipe)  # the entry of a write that has held the student until now
-        _wipe_responses(connection, student_id, names)
+        if not _wipe_responses(connection, student_id, names) and not is_known:
+            raise StudentNotFoundError
 
     await database.write(erase)
     return await database.rewrite()
 
 
 def _find_names(connection: Connection, student_id: int) -> set[str]:
-    """Find all names that the person has had, or raise StudentNotFoundError."""
+    """Find the names that the person has, and has had as far as the history goes."""
     entries = select(H.before_name, H.after_name).where(H.student_id == student_id)
     rows = [*connection.execute(select(D.name).where(D.id == student_id)), *connection.execute(entries)]
-    if not rows:
-        raise StudentNotFoundError
     return {name for row in rows for name in row if name}
 
 
-def _wipe_responses(connection: Connection, student_id: int, names: set[str]) -> None:
-    """Take the student out of stored responses, and the rows out of reports that name the person.
+def _wipe_responses(connection: Connection, student_id: int, names: set[str]) -> bool:
+    """Take the student out of stored responses, and the rows out of reports that name the person or the id.
 
-    The keys stay, or a retry would create the student again.
+    The keys stay, or a retry would create the student again. Returns whether there was any such response.
     """
-    nobody = msgspec.json.encode(StudentRead(student_id, None, None, None)).decode()
-    created = KEYS.c.answer.like(f'{{"id":{student_id},%')
-    connection.execute(update(KEYS).where(created).values(answer=nobody))
-    written = [msgspec.json.encode(name)[1:-1] for name in names]
-    for key, answer in connection.execute(select(KEYS.c.key, KEYS.c.answer).where(KEYS.c.answer.like('{"import":%'))):
+
+    def load(pattern: str) -> list[tuple[str, str]]:
+        found = connection.execute(select(KEYS.c.key, KEYS.c.answer).where(KEYS.c.answer.like(pattern)))
+        return [(key, answer) for key, answer in found]
+
+    def save(key: str, response: StudentRead | Report) -> None:
+        answer = msgspec.json.encode(response).decode()
+        connection.execute(update(KEYS).where(KEYS.c.key == key).values(answer=answer))
+
+    created = load(f'{{"id":{student_id},%')
+    reports = [(key, answer, msgspec.json.decode(answer, type=Report)) for key, answer in load('{"import":%')]
+    changes = [change for *_, report in reports for change in report.changes if change.id == student_id]
+    students: list[StudentRead | ImportedStudent] = [
+        msgspec.json.decode(answer, type=StudentRead) for _, answer in created
+    ]
+    students += [student for change in changes for student in (change.before, change.after) if student]
+    written = [msgspec.json.encode(name)[1:-1] for name in names | {one.name for one in students if one.name}]
+    for key, _ in created:
+        save(key, StudentRead(student_id, None, None, None))
+    for key, answer, report in reports:
         if any(name in answer.encode() for name in written):
-            report = msgspec.structs.replace(msgspec.json.decode(answer, type=Report), errors=[], changes=[])
-            text = msgspec.json.encode(report).decode()
-            connection.execute(update(KEYS).where(KEYS.c.key == key).values(answer=text))
+            save(key, msgspec.structs.replace(report, errors=[], changes=[]))
+    return bool(students)

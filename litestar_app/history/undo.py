@@ -64,7 +64,8 @@ def undo(session: Session, import_id: int, who: str) -> UndoReport:
 def _find_changed(connection: Connection, part: ColumnElement[bool]) -> list[int]:
     """Lock the entries and the students of a part, and find those that are not as the import has left them."""
     entries = HISTORY.outerjoin(STUDENTS, D.id == H.student_id)
-    connection.execute(select(func.count()).select_from(entries).where(part).with_for_update())
+    # without a column of theirs MariaDB leaves the students out of the join, and does not lock them
+    connection.execute(select(func.count(), func.count(D.id)).select_from(entries).where(part).with_for_update())
     is_last = ~exists().where(LATER.c.student_id == H.student_id, LATER.c.id > H.id).correlate(HISTORY)
     is_same = and_(*(D[field].is_not_distinct_from(H[name]) for field, name in zip(FIELDS, AFTER, strict=True)))
     is_gone = and_(D.id.is_(None), H.before_name.is_not(None))  # else the person was erased

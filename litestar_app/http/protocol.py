@@ -180,7 +180,9 @@ class LimitedProtocol(HttpToolsProtocol):
             except httptools.HttpParserError as error:
                 reason = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
                 if not isinstance(reason, RejectedError):
-                    reason = RejectedError(400, f"This is not HTTP/1.1: {reason}")
+                    # not in the parser's words, which quote a target, and this goes to the log
+                    what = "an invalid URL" if isinstance(reason, httptools.HttpParserInvalidURLError) else reason
+                    reason = RejectedError(400, f"This is not HTTP/1.1: {what}")
                 self._reject(reason)
                 return
             if self._in_head or (self.cycle is not None and self.cycle.more_body):

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,12 @@ class MariaDB:
         with contextlib.closing(connection), connection.cursor() as cursor:
             cursor.execute(statement, arguments or None)
             return list(cursor.fetchall())
+
+    def wait_for_lock(self, pending: Future[Any]) -> None:
+        """Wait until a session waits for the lock of another, on behalf of what is pending."""
+        while not self.execute("SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"):
+            assert not pending.done()
+            time.sleep(0.2)  # asked more often, the table is not renewed
 
     def kill_sessions(self, database_url: str) -> None:
         """End every connection to a database."""

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -316,14 +315,13 @@ def test_undo_names_who_has_changed(
     assert [query(f"SELECT * FROM {table} ORDER BY id") for table in ("students", "history", "imports")] == tables
 
 
-def test_undo_waits_for_a_change(mariadb: MariaDB, mysql_url: str, mysql_query: Query) -> None:
+def test_undo_waits_for_a_change(mariadb: MariaDB, mysql_url: str) -> None:
     """Which it then finds: on MySQL others write meanwhile."""
     with serve_database(mysql_url) as client, ThreadPoolExecutor(1) as pool:
         number = import_file(client, HEADER + "Ananya,CSE,1\r\n")
         with open_session(mariadb, mysql_url, "UPDATE students SET cgpa = 9.9") as session:
             undone = pool.submit(undo, client, number)
-            while not mysql_query("SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"):
-                assert not undone.done()
+            mariadb.wait_for_lock(undone)
             session.commit()
         assert_changed(undone.result(), [1])
         assert client.get("/student/1").json()["cgpa"] == 9.9

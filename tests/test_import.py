@@ -22,7 +22,8 @@ from litestar_app.app import create_app
 from litestar_app.settings import Settings
 from tests.conftest import Rows
 from tests.files import make_xlsx
-from tests.service import serve_database
+from tests.mariadb import MariaDB, open_session
+from tests.service import ANANYA, serve_database
 from tests.test_bodies import CGPA, TEXT
 
 CSV, NDJSON, JSON, XLSX = (
@@ -785,6 +786,21 @@ def test_every_row_is_counted_while_others_delete(client: httpx.Client, query: Q
         report = importing.result().json()
     assert {response.result().status_code for response in deleting} == {200}
     assert sum(report[name] for name in ("created", "updated", "unchanged", "rejected")) == count
+
+
+def test_import_waits_for_a_rename(mariadb: MariaDB, mysql_url: str) -> None:
+    """Who has another name afterwards is not the student of the row."""
+    with serve_database(mysql_url) as client, ThreadPoolExecutor(1) as pool:
+        client.post("/student", json=ANANYA)
+        with open_session(mariadb, mysql_url, "UPDATE students SET name = 'Renamed'") as session:
+            row = HEADER + "Ananya,CSE,2\r\n"
+            imported = pool.submit(send, client, row, match="name,department")
+            mariadb.wait_for_lock(imported)
+            session.commit()
+        report = imported.result().json()
+        assert (report["created"], report["updated"]) == (1, 0)
+        students = client.get("/students").json()
+    assert students == [{"id": 1, **ANANYA, "name": "Renamed"}, {"id": 2, **ANANYA, "cgpa": 2.0}]
 
 
 def test_cgpa_that_a_spreadsheet_has_rounded_is_unchanged(client: httpx.Client, query: Query) -> None:

@@ -1,6 +1,7 @@
 """Limits: what a client may send, how long it may take, and how many there may be."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from litestar_app.http.clients import get_network
-from litestar_app.http.protocol import MAX_REFUSED, Limits
+from litestar_app.http.protocol import MAX_PIPELINED, MAX_REFUSED, Limits
 from tests.service import ANANYA, Service, serve_app
 
 Send = Callable[[dict[str, Any]], Any]
@@ -292,10 +293,47 @@ def test_head_up_to_the_limit_is_served(echo: Any) -> None:
         assert [client.receive()[2] for _ in range(2)] == [body, b""]
 
 
-def test_long_extensions_of_many_chunks_are_read(echo: Any) -> None:
+@pytest.mark.parametrize(
+    ("chunk", "count", "status"),
+    [
+        (b"1;" + b"x" * 5000 + b"\r\na\r\n", 12, 200),
+        (b"1;" + b"x" * 5000 + b"\r\na\r\n", 1000, 431),
+        (b"1\r\na\r\n", 10_000, 200),
+        (b"1\r\na\r\n", 1_000_000, 431),
+        (b"10\r\n" + b"a" * 16 + b"\r\n", 100_000, 200),
+    ],
+    ids=["extensions", "many extensions", "tiny", "many tiny", "many small"],
+)
+def test_chunks_are_bounded_together(echo: Any, chunk: bytes, count: int, status: int) -> None:
+    """Each costs time, and a body of few bytes may have no end of them."""
     _, connect = echo
-    chunk = [b"1;" + b"x" * 10_000, b"\r\na\r\n"]
-    assert connect().send(CHUNKED, *chunk * 10, b"0\r\n\r\n").receive()[2] == b"a" * 10
+    client = connect()
+    with ThreadPoolExecutor() as pool, contextlib.suppress(OSError):
+        sent = pool.submit(client.send, CHUNKED + chunk * count + b"0\r\n\r\n")
+        assert client.receive()[0] == status
+        sent.result()
+
+
+@pytest.mark.parametrize(
+    "part", [b"10000\r\n" + b"a" * 65_536 + b"\r\n", b"1\r\na\r\n" * 10_000], ids=["large", "tiny"]
+)
+def test_body_that_nobody_wants_is_not_read_for_ever(echo: Any, part: bytes) -> None:
+    """The response has been sent: as it is without a key, before the body is looked at."""
+    _, connect = echo
+    client = connect().send(CHUNKED.replace(b"/", b"/ignore", 1) + part)
+    assert client.receive()[0] == 200
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        client.send(*[part] * 1500)
+
+
+def test_pipelined_requests_are_bounded() -> None:
+    with serve(LONG) as (app, connect):
+        client = connect().send(b"GET /wait HTTP/1.1\r\n" + HOST + b"\r\n" + (GET + b"\r\n") * 100)
+        wait_until(lambda: "/wait" in app.log)
+        app.go_on = True
+        assert [client.receive()[0] for _ in range(1 + MAX_PIPELINED)] == [200] * (1 + MAX_PIPELINED)
+        detail = "Too many requests at once on one connection; retry later"
+        assert client.receive_problem() == (503, detail)
 
 
 def test_head_that_is_not_read_yet_is_not_late() -> None:

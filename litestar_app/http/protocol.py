@@ -25,7 +25,13 @@ from litestar_app.http.security import secure
 logger = logging.getLogger("litestar_app")
 
 MAX_HEAD = 64 * 1024
-"""Bytes of a header section, and of what stands between the bytes of a body: chunk sizes, extensions, trailers."""
+"""Bytes of a header section; and of what stands between the bytes of a body (chunk sizes, extensions, trailers), above
+half of what the body has."""
+MAX_UNWANTED = 64 * 1024 * 1024
+"""Bytes of a body that are read after its response, as many as the largest file that is imported: most clients read the
+response only then."""
+MAX_PIPELINED = 32
+"""Requests of a connection that wait for the response to the one before."""
 MAX_TARGET = 16 * 1024
 """Bytes of the target in a request line; its query may have half of it."""
 MIN_BODY_RATE = 500
@@ -144,7 +150,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._send_deadline = inf
         self._in_head = False
         self._received = 0  # bytes at once
-        self._overhead = 0  # bytes since the head or the last part of a body has begun, without those it came with
+        self._overhead = 0  # bytes since the head or the body has begun, without the body and those it came with
+        self._unwanted = 0
         self._host: bytes | None = None
         self._is_upgrade = False
         self._running: RequestResponseCycle | None = None
@@ -196,6 +203,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._overhead = -self._received
+        self._unwanted = 0
         self._deadline = inf
 
     def on_headers_complete(self) -> None:
@@ -203,6 +211,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._deadline = inf
         self._check_head()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise RejectedError(503, "Too many requests at once on one connection; retry later")
         self._is_upgrade = self.parser.should_upgrade()
         if self._is_upgrade:
             if self.parser.get_method() == b"CONNECT":
@@ -214,12 +224,17 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._is_admitted:
             self.cycle.keep_alive = False
         self.headers = []  # trailers come here: they are no part of the head, which the application has by now
+        self._overhead = -self._received
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, which gains time for the rest."""
-        self._overhead = -self._received
+        self._overhead -= len(body) * 3 // 2
         if not self.cycle.response_complete:
             self._deadline += len(body) / MIN_BODY_RATE
+        else:
+            self._unwanted += len(body)
+            if self._unwanted > MAX_UNWANTED:
+                raise RejectedError(413, "The body does not end")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -341,7 +356,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """Take nothing more, and respond when the requests before have their responses."""
         self._rejection = rejection
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        if cycle is not None and cycle.response_complete and cycle.more_body:  # whose response it has
+            self._linger()
+        elif cycle is None or cycle.response_complete:
             self._respond(rejection)
         elif cycle.more_body:  # its own body is what is wrong
             cycle.disconnected = True
@@ -373,6 +390,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.url and self.parser.get_method() == b"HEAD":
             content = b""
         self.transport.write(b"".join([STATUS_LINE[rejection.status], *lines, b"\r\n", content]))
+        self._linger()
+
+    def _linger(self) -> None:
         self.transport.write_eof()
         self._is_lingering = True
         self._deadline = inf

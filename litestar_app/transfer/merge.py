@@ -120,6 +120,7 @@ class Merge:
         if self._connection.dialect.name != "sqlite":
             self._take_turn()
         for part in self._parts:
+            is_student = D.id == S.target
             if self._match == "id":
                 self._execute(select(func.count()).where(part, D.id == S.id).with_for_update())
                 known = select(D.id).where(D.id == S.id).scalar_subquery()
@@ -131,15 +132,16 @@ class Merge:
                 matches = select(func.count()).select_from(STUDENTS).where(same).scalar_subquery()
                 self._execute(update(STAGED).where(part).values(target=found, matches=matches))
                 self._execute(update(STAGED).where(part, S.matches > 1).values(is_wrong=1))
-                self._execute(select(func.count()).where(part, D.id == S.target).with_for_update())
+                self._execute(select(func.count()).where(part, is_student).with_for_update())
+                is_student = and_(is_student, same)  # and still is
             emptied = or_(*(and_(_has(S.emptied, bit), D[field].is_not(None)) for field, bit in _bits()))
             changed = [case((and_(_has(S.given, bit), self._differs(field)), bit), else_=0) for field, bit in _bits()]
             self._execute(
                 update(STAGED)
-                .where(part, D.id == S.target)
+                .where(part, is_student)
                 .values(changed=sum(changed[1:], changed[0]), is_wrong=case((emptied, 1), else_=S.is_wrong))
             )
-            # found, and deleted before it was locked
+            # found, and deleted or renamed before it was locked
             gone = {"target": None} if self._match == "name,department" else {"target": None, "is_wrong": 1}
             self._execute(update(STAGED).where(part, S.target.is_not(None), S.changed.is_(None)).values(gone))
 

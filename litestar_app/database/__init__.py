@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, AlchemyConfig
+from litestar_app.database.config import GROUPS, SCANNERS, THREADS, TRANSFERS, AlchemyConfig
 from litestar_app.database.failures import Failure, classify, raise_translated
 from litestar_app.database.reads import Reader, compile_statements, interrupt
 from litestar_app.database.threads import WorkerThreads
@@ -31,8 +31,7 @@ class Database:
     """The only place that knows threads, groups and retries.
 
     Short reads, long ones, writes and the ping have threads of their own, so that none of them waits for another.
-    SQLite lets one transaction write at a time, so there one thread writes, and what comes meanwhile shares the next
-    COMMIT.
+    Writes that come while others are written share the next COMMIT.
     """
 
     def __init__(self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = ()) -> None:
@@ -57,7 +56,7 @@ class Database:
         self._pinger = WorkerThreads("ping", 1, make_reader, timeouts.queue)
         self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
         self._all_threads = (self._readers, self._scanners, self._transfers, self._pinger, self._writers)
-        self._group_commit = GroupCommit(self._writers) if file else None
+        self._group_commit = GroupCommit(self._writers, 1 if file else GROUPS)
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
         """How many hold locks on MySQL for longer than another write otherwise waits for one."""
@@ -113,11 +112,12 @@ class Database:
         return cast("T", outcome)
 
     async def _run(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
-        if self._group_commit is not None:
-            return await self._group_commit.write(work, connection)
-        while True:
+        if connection is not None and self._file is None:  # beside the groups, which it would hold up
             (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
-            if connection is not None or not self._long_writes or not is_retryable(outcome):
+            return outcome
+        while True:
+            outcome = await self._group_commit.write(work, connection)
+            if self._file is not None or not self._long_writes or not is_retryable(outcome):
                 return outcome
 
     async def _run_to_end(self, work: UnitOfWork, connection: Connection) -> Outcome:
@@ -223,12 +223,11 @@ class Database:
                 self._loop_reader.connect()
             for threads in self._all_threads:
                 threads.start()
-            if self._group_commit is not None:
-                groups = asyncio.create_task(self._group_commit.run())
+            groups = asyncio.create_task(self._group_commit.run())
             yield
         finally:
             deadline = time.monotonic() + self.timeouts.close
-            if self._group_commit is not None and groups is not None:
+            if groups is not None:
                 self._group_commit.stop()
                 await asyncio.wait([groups], timeout=self.timeouts.close)
             for threads in self._all_threads:

@@ -23,6 +23,8 @@ logger = logging.getLogger("litestar_app")
 
 THREADS = 8
 """Threads that read, and on MySQL as many that write."""
+GROUPS = 2
+"""Groups of writes that are written at once on MySQL. More share fewer COMMITs; of one, a lock would hold up all."""
 SCANNERS = 4
 """Threads for reads that pass many rows."""
 TRANSFERS = 4

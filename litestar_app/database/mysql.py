@@ -1,10 +1,12 @@
 """MySQL and MariaDB: how their connections are set up, and which tables can be served."""
 
+import contextlib
 import re
-from typing import Any
+from typing import Any, cast
 
 from advanced_alchemy.extensions.litestar import EngineConfig
 from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from litestar_app.database.sqlite import raise_for_columns
 
@@ -52,6 +54,15 @@ def set_up(engine: Engine) -> None:
 
     event.listen(engine, "do_connect", prepare)
     event.listen(engine, "invalidate", forget_rows)
+
+
+def shorten_lock_wait(connection: Connection) -> None:
+    """Have a statement wait a second for the lock of a row, the least there is: others of its group wait with it.
+
+    Past SQLAlchemy, which would begin a transaction that the session then does not commit.
+    """
+    with contextlib.closing(cast("DBAPIConnection", connection.connection.dbapi_connection).cursor()) as cursor:
+        cursor.execute("SET SESSION innodb_lock_wait_timeout=1")
 
 
 def check_table(connection: Connection) -> None:

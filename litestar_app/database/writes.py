@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from litestar_app import metrics
+from litestar_app.database import mysql
 from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
 from litestar_app.database.reads import RETRY_WITHIN, CompiledStatement, compile_statement
 from litestar_app.database.sqlite import DatabaseFile
@@ -63,6 +64,7 @@ class Transactions:
         self._sessions = sessions
         self._engine = engine
         self._file = file
+        self._lock_timeout = lock_timeout
         self._session: Session | None = None
         self._retrying = Retrying(
             retry=retry_if_exception(is_retryable),
@@ -103,7 +105,17 @@ class Transactions:
     def interrupt(self) -> None:
         """Let it go on: what has begun to be written is written, whoever waits for it."""
 
-    def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None) -> list[Outcome]:
+    def run_once(self, group: Sequence[UnitOfWork]) -> list[Outcome] | None:
+        """Run units of work with one COMMIT for all of them; None where nothing is stored and each has to run alone."""
+        began = time.monotonic()
+        try:
+            return self._commit(group)
+        except BaseException as error:  # noqa: BLE001  raised where each unit of work is awaited
+            is_locked = is_retryable(error) and time.monotonic() - began > self._lock_timeout  # the whole table
+            is_down = classify(error) in {Failure.OUTAGE, Failure.REFUSED}
+            return [error for _ in group] if is_locked or is_down or isinstance(error, CommitUnknownError) else None
+
+    def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
         try:
             with self._begin(connection) as session:
@@ -135,7 +147,10 @@ class Transactions:
                 yield session
             return
         if self._session is None:
-            self._session = self._sessions(bind=self._engine.connect())
+            kept = self._engine.connect()
+            if self._file is None:
+                mysql.shorten_lock_wait(kept)
+            self._session = self._sessions(bind=kept)
         try:
             with self._session.begin():
                 yield self._session
@@ -165,20 +180,26 @@ class _Entry(NamedTuple):
 
 
 class GroupCommit:
-    """Collects the writes that come while others are written, and has them written as one group.
+    """Collects the writes that come while others are written, and has them written as groups with one COMMIT each.
 
-    SQLite lets one transaction write at a time, and COMMIT, an fsync, is most of what a write costs. A write with a
-    connection of its own is a group of its own.
+    COMMIT, an fsync, is most of what a write costs, and the way to a thread and back much of the rest. SQLite lets one
+    transaction write at a time, so one group is written after the other; a server writes several at once, and what
+    fails there in a group, as for the lock of a row, is run again alone, while the next group is written.
     """
 
-    def __init__(self, threads: WorkerThreads[Transactions]) -> None:
+    def __init__(self, threads: WorkerThreads[Transactions], groups: int) -> None:
+        """Take how many groups are written at once."""
         self._threads = threads
+        self._groups = groups
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._is_open = True
         self._waiting = metrics.WAITING.labels(threads.name)
 
     async def write(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
-        """Return what became of a unit of work, once its group is committed or has failed."""
+        """Return what became of a unit of work, once its group is committed or has failed.
+
+        With a connection of its own it is a group of its own.
+        """
         if not self._is_open:
             raise DatabaseUnavailableError("the service is stopping")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -187,7 +208,12 @@ class GroupCommit:
         return await future
 
     async def run(self) -> None:
-        """Write one group after the other until the service stops."""
+        """Write groups until the service stops."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._groups):
+                tasks.create_task(self._write_groups(tasks))
+
+    async def _write_groups(self, tasks: asyncio.TaskGroup) -> None:
         is_last = False
         while not is_last:
             entries = [await self._queue.get()]
@@ -198,15 +224,25 @@ class GroupCommit:
             self._waiting.dec(len(waiting))
             for connection, group in groupby(waiting, key=lambda entry: entry.connection):
                 if present := [entry for entry in group if not entry.future.cancelled()]:
-                    await self._write_group(present, connection)
+                    await self._write_group(present, connection, tasks)
+        self._queue.put_nowait(None)  # for those that write other groups
 
-    async def _write_group(self, group: Sequence[_Entry], connection: Connection | None) -> None:
+    async def _write_group(
+        self, group: Sequence[_Entry], connection: Connection | None, tasks: asyncio.TaskGroup
+    ) -> None:
         works = [entry.work for entry in group]
-        outcomes: list[Outcome]
+        outcomes: list[Outcome] | None
         try:
-            outcomes = await self._threads.run(lambda transactions: transactions.run(works, connection))
+            if self._groups == 1 or len(group) == 1:
+                outcomes = await self._threads.run(lambda transactions: transactions.run(works, connection))
+            else:
+                outcomes = await self._threads.run(lambda transactions: transactions.run_once(works))
         except Exception as error:  # noqa: BLE001  it is raised where each unit of work is awaited
             outcomes = [error for _ in group]
+        if outcomes is None:
+            for entry in group:
+                tasks.create_task(self._write_group([entry], None, tasks))
+            return
         for entry, outcome in zip(group, outcomes, strict=True):
             if not entry.future.done():
                 entry.future.set_result(outcome)

@@ -26,6 +26,8 @@ CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 RATE_LIMIT = re.compile("[1-9][0-9]{0,5}/(second|minute|hour)")
 
+KEY_NAME = "[^:,\\s\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,100}"
+"""A key's name as a regular expression: whatever is seen where it stands in a log, without blanks."""
 ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
 MAX_PORT = 65535
@@ -182,7 +184,7 @@ def _is_network(value: str) -> bool:
 LISTS: list[tuple[str, Callable[[str], object], str]] = [
     (
         "api_keys",
-        re.compile(r"[^:,\x00-\x1f\x7f]{1,100}:(reader|editor):[0-9A-Za-z]{8}:[0-9a-fA-F]{64}").fullmatch,
+        re.compile(f"{KEY_NAME}:(reader|editor):[0-9A-Za-z]{{8}}:[0-9a-fA-F]{{64}}").fullmatch,
         "NAME:ROLE:ID:SHA256, as litestar keys create --print-hash prints it; a comma between two of them",
     ),
     (

@@ -300,9 +300,9 @@ def test_head_up_to_the_limit_is_served(echo: Any) -> None:
         (b"1;" + b"x" * 5000 + b"\r\na\r\n", 1000, 431),
         (b"1\r\na\r\n", 10_000, 200),
         (b"1\r\na\r\n", 1_000_000, 431),
-        (b"10\r\n" + b"a" * 16 + b"\r\n", 100_000, 200),
+        (b"2\r\n8,\r\n", 200_000, 200),
     ],
-    ids=["extensions", "many extensions", "tiny", "many tiny", "many small"],
+    ids=["extensions", "many extensions", "tiny", "many tiny", "small"],
 )
 def test_chunks_are_bounded_together(echo: Any, chunk: bytes, count: int, status: int) -> None:
     """Each costs time, and a body of few bytes may have no end of them."""

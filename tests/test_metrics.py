@@ -77,7 +77,8 @@ def test_durations_are_a_histogram(idle_client: httpx.Client) -> None:
 
 def test_threads_are_counted_by_kind(database_url: str, idle_client: httpx.Client) -> None:
     writers = 1 if database_url.startswith("sqlite") else THREADS
-    kinds = {"reader": THREADS, "scanner": SCANNERS, "transfer": TRANSFERS, "ping": 1, "writer": writers}
+    transfers = {"export": TRANSFERS, "import": TRANSFERS}
+    kinds = {"reader": THREADS, "scanner": SCANNERS, **transfers, "ping": 1, "writer": writers}
     before = read_metrics(idle_client)
     with serve_database(database_url) as client:
         seen = read_metrics(client)

@@ -96,6 +96,13 @@ BAD_VALUES = [
 ]
 
 
+@pytest.mark.parametrize("name", ["a\udcff", "a\u202eb", "a b", "a\n", ""], ids=ascii)
+def test_name_of_a_key_is_seen(name: str) -> None:
+    expected = "NAME:ROLE:ID:SHA256, as litestar keys create --print-hash prints it; a comma between two of them"
+    key = f"{name}:editor:abcdefgh:{'0' * 64}"
+    assert reject({"API_KEYS": key}) == f"API_KEYS='…' is not possible: expected {expected}"
+
+
 @pytest.mark.parametrize(("name", "value", "reason"), BAD_VALUES, ids=ascii)
 def test_impossible_value(name: str, value: str, reason: str) -> None:
     assert reject({**MYSQL, name: value}) == f"{name}={value!r} is not possible: {reason}"

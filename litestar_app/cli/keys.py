@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from litestar_app.access.keys import Key
 
 DAY = "%Y-%m-%d"
-NAME = re.compile(r"[^:,\s\x00-\x1f\x7f\ud800-\udfff]{1,100}")
+SECONDS_A_DAY = 24 * 60 * 60
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from litestar_app.settings import KEY_NAME  # noqa: PLC0415  heavy
+
     del context, parameter
-    if not NAME.fullmatch(value):
-        raise click.BadParameter("expected 1 to 100 characters, without blanks, colons and commas")
+    if not re.fullmatch(KEY_NAME, value):
+        raise click.BadParameter("expected 1 to 100 characters that are seen, without blanks, colons and commas")
     return value
 
 
@@ -29,7 +31,7 @@ def _check_day(context: click.Context, parameter: click.Parameter, value: dateti
     del context, parameter
     if value is None:
         return None
-    end = int((value.replace(tzinfo=UTC) + timedelta(days=1)).timestamp())
+    end = int(value.replace(tzinfo=UTC).timestamp()) + SECONDS_A_DAY
     if end <= time.time():
         raise click.BadParameter(f"{value:{DAY}} is over")
     return end

@@ -52,10 +52,13 @@ class Database:
         self._loop_reader = make_reader(waits=False) if file else None
         self._readers = WorkerThreads("reader", THREADS, make_reader, timeouts.queue)
         self._scanners = WorkerThreads("scanner", SCANNERS, make_reader, timeouts.queue, interruptible=True)
-        self._transfers = WorkerThreads("transfer", TRANSFERS, make_reader, timeouts.queue, interruptible=True)
+        self._exporters = WorkerThreads("export", TRANSFERS, make_reader, timeouts.queue, interruptible=True)
+        self._importers = WorkerThreads("import", TRANSFERS, make_reader, timeouts.queue, interruptible=True)
         self._pinger = WorkerThreads("ping", 1, make_reader, timeouts.queue)
         self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
-        self._all_threads = (self._readers, self._scanners, self._transfers, self._pinger, self._writers)
+        self._all_threads = (
+            self._readers, self._scanners, self._exporters, self._importers, self._pinger, self._writers,
+        )  # fmt: skip
         self._group_commit = GroupCommit(self._writers, 1 if file else GROUPS)
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
@@ -151,7 +154,7 @@ class Database:
         It is stopped, in the database too, when nobody takes what it yields. It may raise what `fetch` raises.
         """
         try:
-            async for item in stream(self._transfers, work):
+            async for item in stream(self._exporters, work):
                 yield item
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
@@ -163,7 +166,7 @@ class Database:
         The connection is for that write, and is closed at the end of the block. It may raise what `fetch` raises.
         """
         try:
-            async with self._take_place(), stage(self._transfers, work) as staged:
+            async with self._take_place(), stage(self._importers, work) as staged:
                 yield staged
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
@@ -202,7 +205,7 @@ class Database:
             finally:
                 reader.close()
 
-        return await self._transfers.run(rewrite)
+        return await self._importers.run(rewrite)
 
     async def ping(self) -> None:
         """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""

@@ -28,8 +28,8 @@ GROUPS = 2
 SCANNERS = 4
 """Threads for reads that pass many rows."""
 TRANSFERS = 4
-"""Threads for exports and imports."""
-POOL_SIZE = 2 * THREADS + 2 * (SCANNERS + TRANSFERS) + 3
+"""Threads for exports, and as many for imports, which no slow reader of an export holds up."""
+POOL_SIZE = 2 * THREADS + 2 * (SCANNERS + 2 * TRANSFERS) + 3
 """A connection for each thread and to interrupt the long ones, for the ping, the event loop and the start."""
 
 

@@ -29,6 +29,7 @@ from litestar_app.exceptions import (
     KeyInUseError,
     KeyReusedError,
     PreconditionFailedError,
+    QueueTimeoutError,
     QuotaExceededError,
     StudentNotFoundError,
     StudentRecordsError,
@@ -70,6 +71,7 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
         "More requests than the rate limit grants; retry after as many seconds as Retry-After says",
     ),
     InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
+    QueueTimeoutError: (503, "Too much is under way at once; nothing was stored, retry later"),
     DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
     # without Retry-After, which would invite a second change
     CommitUnknownError: (

@@ -26,7 +26,7 @@ logger = logging.getLogger("litestar_app")
 
 MAX_HEAD = 64 * 1024
 """Bytes of a header section; and of what stands between the bytes of a body (chunk sizes, extensions, trailers), above
-half of what the body has."""
+four times what the body has, or above as much where nobody wants the body."""
 MAX_UNWANTED = 64 * 1024 * 1024
 """Bytes of a body that are read after its response, as many as the largest file that is imported: most clients read the
 response only then."""
@@ -208,9 +208,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless its head says that it must not."""
-        self._in_head = False
         self._deadline = inf
         self._check_head()
+        self._in_head = False
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RejectedError(503, "Too many requests at once on one connection; retry later")
         self._is_upgrade = self.parser.should_upgrade()
@@ -228,10 +228,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, which gains time for the rest."""
-        self._overhead -= len(body) * 3 // 2
+        self._overhead -= len(body)
         if not self.cycle.response_complete:
+            self._overhead -= 4 * len(body)
             self._deadline += len(body) / MIN_BODY_RATE
         else:
+            # each costs time, and the client has its response
             self._unwanted += len(body)
             if self._unwanted > MAX_UNWANTED:
                 raise RejectedError(413, "The body does not end")
@@ -342,6 +344,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def _explain_size(self) -> RejectedError:
         if len(self.url) > MAX_TARGET:
             return RejectedError(414, f"The target of the request is over {MAX_TARGET} bytes")
+        if not self._in_head:
+            return RejectedError(431, "The chunks of the body are too small, or their extensions or trailers too long")
         return RejectedError(431, f"The header section is over {MAX_HEAD} bytes")
 
     def _decline_upgrade(self, rest: bytes) -> bytes:

@@ -169,14 +169,14 @@ def test_cancelled_merge_that_waits_is_dropped(alchemy: AlchemyConfig, names: Na
     """It had its turn after a write that holds every writer."""
     has_begun, may_end = threading.Semaphore(0), threading.Event()
 
-    def block(_session: Session) -> None:
+    def block(_: object) -> None:
         has_begun.release()
         assert may_end.wait(30)
 
     async def main(database: Database) -> None:
         async with database.stage(stage_name) as (connection, _):
-            count = 1 if database._group_commit else THREADS  # noqa: SLF001
-            blocking = [asyncio.create_task(database.write(block)) for _ in range(count)]
+            count = 1 if alchemy.is_sqlite else THREADS
+            blocking = [asyncio.create_task(database._writers.run(block)) for _ in range(count)]  # noqa: SLF001
             for _ in range(count):
                 await asyncio.to_thread(has_begun.acquire, timeout=30)
             merging = asyncio.create_task(database.write(merge, connection))

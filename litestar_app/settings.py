@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args, get_origin
+from typing import Annotated, Literal, Self, TypeAlias, get_args, get_origin
 
 import msgspec
 from dotenv.parser import parse_stream
@@ -23,6 +23,11 @@ TLS_PAIRS = {"ssl_key": "ssl_cert", "ssl_check_hostname": "ssl_ca"}
 MYSQL_PARAMETERS = (*TLS_FILES, "ssl_check_hostname", "unix_socket")
 """What a URL may carry. Not ssl_verify_…: with one of them, PyMySQL drops the ssl_ca of a SQLAlchemy URL."""
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+URL_HOSTS = re.compile(
+    r"(?P<before>(?:mysql|mariadb)\b[^:/]*://(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>[^/?]*)(?P<after>.*)", re.DOTALL
+)
+"""The place of the hosts in a URL; what is before it is as SQLAlchemy reads it."""
+HOST_AND_PORT = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?")
 HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 RATE_LIMIT = re.compile("[1-9][0-9]{0,5}/(second|minute|hour)")
 
@@ -31,6 +36,9 @@ KEY_NAME = "[^:,\\s\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u206
 ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
 MAX_PORT = 65535
+MYSQL_PORT = 3306
+Host: TypeAlias = tuple[str, int]
+"""A host of MySQL and its port."""
 Port = Annotated[int, Meta(ge=1, le=MAX_PORT)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
@@ -57,7 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mysql_user: str | None = None
     mysql_password: str | None = None
     mysql_host: str = "127.0.0.1"
-    mysql_port: Port = 3306
+    mysql_port: Port = MYSQL_PORT
     mysql_database: str | None = None
     api_keys: str = ""
     cors_origins: str = ""
@@ -109,18 +117,9 @@ class Settings(Struct, frozen=True, kw_only=True):
                 choices = get_args(field.type)
                 values[name] = value.lower()
                 _require(value.lower() in choices, name, value, f"one of {', '.join(choices)}")
-            elif name == "rate_limit":
-                _require(
-                    RATE_LIMIT.fullmatch(value),
-                    name,
-                    value,
-                    "a number of requests and a time, such as 600/minute, 10/second or 9999/hour",
-                )
-            elif name in {"host", "mysql_host"}:
-                _require(_is_host(value), name, value, "an IP address or a host name")
-            elif name == "root_path":
-                right = "a path such as /students-api, of letters, digits and . _ ~ -, without a slash at its end"
-                _require(ROOT_PATH.fullmatch(value), name, value, right)
+            elif name in TEXTS:
+                is_possible, expected = TEXTS[name]
+                _require(is_possible(value), name, value, expected)
         try:
             return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:  # a number out of range
@@ -129,33 +128,74 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> URL:
-        """The database's URL, with the driver that this service uses.
+        """The database's URL, with the driver that this service uses; of several hosts, with the first.
 
         Raises:
             SettingsError: it is not the URL of a SQLite file or of a MySQL or MariaDB database.
 
         """
+        return self._urls[0]
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The hosts of MySQL, the preferred one first; none where it is SQLite or a socket."""
+        return [(url.host, url.port or MYSQL_PORT) for url in self._urls if url.host]
+
+    @property
+    def _urls(self) -> list[URL]:
+        """The same database on each host."""
         if self.mysql_user:
-            user, password, host = self.mysql_user, self.mysql_password, self.mysql_host
-            return URL.create(DRIVERS["mysql"], user, password, host, self.mysql_port, self.mysql_database)
-        right = "sqlite:///students.db or mysql://user:password@host/name"
-        try:
-            url = make_url(self.database_url)
-        except (ArgumentError, ValueError):
-            raise SettingsError(f"DATABASE_URL is not a database URL such as {right}") from None
-        if any(CONTROL_CHARACTER.search(text) for text in (self.database_url, url.database or "")):
-            raise SettingsError(f"DATABASE_URL contains a control character; expected a URL such as {right}")
-        backend = url.get_backend_name()
-        if url.drivername not in {backend, DRIVERS.get(backend)} or backend not in DRIVERS:
-            raise SettingsError(f"DATABASE_URL starts with {url.drivername}://; expected sqlite, mysql or mariadb")
-        for problem in _sqlite_problems(url) if backend == "sqlite" else _mysql_problems(url, self.database_url):
-            raise SettingsError(f"DATABASE_URL {problem}")
-        return url.set(drivername=DRIVERS[backend])
+            user, password, database = self.mysql_user, self.mysql_password, self.mysql_database
+            return [
+                URL.create(DRIVERS["mysql"], user, password, host, port or self.mysql_port, database)
+                for host, port in filter(None, map(_read_host, _split_hosts(self.mysql_host)))
+            ]
+        parts = URL_HOSTS.fullmatch(self.database_url)
+        if parts is None or "," not in parts["hosts"]:
+            return [_read_url(self.database_url)]
+        urls = [_read_url(parts["before"] + part + parts["after"]) for part in _split_hosts(parts["hosts"])]
+        if not all(url.host for url in urls):
+            raise SettingsError("DATABASE_URL has an empty host; expected mysql://user:password@host1,host2:3307/name")
+        if any("unix_socket" in url.query for url in urls):
+            raise SettingsError("DATABASE_URL has the parameter unix_socket, which does not go with several hosts")
+        return urls
 
 
 def split(setting: str) -> list[str]:
     """Return the parts of a list, which commas separate."""
     return [part.strip() for part in setting.split(",") if part.strip()]
+
+
+def _read_url(text: str) -> URL:
+    right = "sqlite:///students.db or mysql://user:password@host/name"
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise SettingsError(f"DATABASE_URL is not a database URL such as {right}") from None
+    if any(CONTROL_CHARACTER.search(part) for part in (text, url.database or "")):
+        raise SettingsError(f"DATABASE_URL contains a control character; expected a URL such as {right}")
+    backend = url.get_backend_name()
+    if url.drivername not in {backend, DRIVERS.get(backend)} or backend not in DRIVERS:
+        raise SettingsError(f"DATABASE_URL starts with {url.drivername}://; expected sqlite, mysql or mariadb")
+    for problem in _sqlite_problems(url) if backend == "sqlite" else _mysql_problems(url, text):
+        raise SettingsError(f"DATABASE_URL {problem}")
+    return url.set(drivername=DRIVERS[backend])
+
+
+def _split_hosts(value: str) -> list[str]:
+    """Return the parts of a list of hosts, empty ones too: a comma too many may stand for a host that is missing."""
+    return [part.strip() for part in value.split(",")]
+
+
+def _read_host(value: str) -> tuple[str, int | None] | None:
+    """Return a host and its port, if it has one; None for what is no host."""
+    if _is_host(value):
+        return value, None
+    if not (parts := HOST_AND_PORT.fullmatch(value)):
+        return None
+    host, port = parts["ipv6"] or parts["name"], int(parts["port"]) if parts["port"] else None
+    is_possible = _is_host(host) and (parts["ipv6"] is None or ":" in host) and (port is None or 1 <= port <= MAX_PORT)
+    return (host, port) if is_possible else None
 
 
 def _require(condition: object, name: str, value: str, expected: str) -> None:
@@ -180,6 +220,20 @@ def _is_network(value: str) -> bool:
         return False
     return True
 
+
+TEXTS: dict[str, tuple[Callable[[str], object], str]] = {
+    "rate_limit": (RATE_LIMIT.fullmatch, "a number of requests and a time, such as 600/minute, 10/second or 9999/hour"),
+    "host": (_is_host, "an IP address or a host name"),
+    "mysql_host": (
+        lambda value: all(map(_read_host, _split_hosts(value))),
+        "an IP address or a host name, or several as in db1,db2:3307,[::1]:3308",
+    ),
+    "root_path": (
+        ROOT_PATH.fullmatch,
+        "a path such as /students-api, of letters, digits and . _ ~ -, without a slash at its end",
+    ),
+}
+"""Settings with a form of their own, and how to say that."""
 
 LISTS: list[tuple[str, Callable[[str], object], str]] = [
     (

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pymysql
 
@@ -50,30 +50,37 @@ class MariaDB:
     directory: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    host: str = "127.0.0.1"
+    patience: ClassVar[float] = 30
+    """Seconds that a start may take."""
 
     def start(self) -> None:
         """Start the server and wait until it responds; raise RuntimeError with its log where it does not."""
         log = self.directory / "server.log"
-        command = [
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(self.command(), stdout=output, stderr=output)
+        deadline = time.monotonic() + self.patience
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(pymysql.err.OperationalError):
+                if self.is_ready():
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(log.read_text(errors="replace"))
+
+    def command(self) -> list[str]:
+        return [
             str(find_binary("mariadbd")), "--no-defaults", *self._user(),
             f"--datadir={self.directory / 'data'}",
             f"--tmpdir={self.directory}",  # a server that starts deletes what others have in a common one
             f"--socket={self.directory / 'socket'}",
-            f"--pid-file={self.directory / 'pid'}", "--bind-address=127.0.0.1", f"--port={self.port}",
+            f"--pid-file={self.directory / 'pid'}", f"--bind-address={self.host}", f"--port={self.port}",
             "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M",
             # a server that knows no better than latin1 shows whether the service sets its own character set
             "--character-set-server=latin1", "--max-connections=400",
         ]  # fmt: skip
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
-        for _ in range(600):
-            if self.process.poll() is not None:
-                break
-            with contextlib.suppress(pymysql.err.OperationalError):
-                self.execute("SELECT 1")
-                return
-            time.sleep(0.05)
-        raise RuntimeError(log.read_text(errors="replace"))
+
+    def is_ready(self) -> bool:
+        return bool(self.execute("SELECT 1"))
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
         """End the server; SIGKILL is a crash."""
@@ -94,10 +101,12 @@ class MariaDB:
     def execute(self, statement: str, *arguments: Any, database: str | None = None) -> list[tuple[Any, ...]]:
         """Run one statement as root, commit, and return its rows."""
         connection = pymysql.connect(
-            host="127.0.0.1",
+            host=self.host,
             port=self.port,
             user="root",
             database=database,
+            connect_timeout=5,
+            read_timeout=60,
             autocommit=True,
             charset="utf8mb4",
         )
@@ -120,7 +129,7 @@ class MariaDB:
     def create_database(self, name: str) -> str:
         """Make an empty database and return its URL for DATABASE_URL."""
         self.execute(f"CREATE DATABASE `{name}`")
-        return f"mysql://root@127.0.0.1:{self.port}/{name}"
+        return f"mysql://root@{self.host}:{self.port}/{name}"
 
     def install(self) -> None:
         """Lay out the system tables in the data directory."""

@@ -45,7 +45,7 @@ MYSQL = {
     Failure.VALUE: [1264, 1265, 1292, 1365, 1366, 1406, 1690],
     Failure.DEFECT: [1054, 1064],
 }  # fmt: skip
-LOST = {0, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
+LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
 
 
 def sqlite_error(name: str) -> sqlite3.Error:

@@ -61,16 +61,33 @@ def test_mysql_variables_take_any_password() -> None:
     assert (url.host, url.port, url.database) == ("db", 3307, "d")
 
 
+HOST_LISTS = [
+    ("h", [("h", 3310)]),
+    ("h,i:3307 , j", [("h", 3310), ("i", 3307), ("j", 3310)]),
+    ("::1", [("::1", 3310)]),
+    ("[::1]:3307,fe80::1,[::2]", [("::1", 3307), ("fe80::1", 3310), ("::2", 3310)]),
+]
+
+
+@pytest.mark.parametrize(("given", "hosts"), HOST_LISTS)
+def test_mysql_host_may_be_several(given: str, hosts: list[tuple[str, int]]) -> None:
+    settings = Settings.from_environment({**MYSQL, "MYSQL_HOST": given, "MYSQL_PORT": "3310"})
+    assert settings.hosts == hosts
+    assert (settings.url.host, settings.url.port) == hosts[0]
+
+
 HOST = "expected an IP address or a host name"
+HOSTS = f"{HOST}, or several as in db1,db2:3307,[::1]:3308"
 DIGITS = "expected an integer, in digits only"
 PREFIX = "expected a path such as /students-api, of letters, digits and . _ ~ -, without a slash at its end"
 LEVEL = "expected one of critical, error, warning, info, debug"
 RATE = "expected a number of requests and a time, such as 600/minute, 10/second or 9999/hour"
 LIMITS = ["MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_CLIENT", "MAX_REQUESTS"]
 BAD_HOSTS = [".", "a..b", "a" * 64, "a b", "a.-b", "a-", "h:80", "[::1]", "a\0b", "é" * 64, ".".join(["abcd"] * 51)]
+BAD_HOST_LISTS = ["a..b", "h,", ",", "h,,i", "h,a..b", "h:0", "h:65536", "h:x", "h:1:2", "[h]", "[::1", "::1:x", "h:٨"]
 BAD_VALUES = [
     *(("HOST", value, HOST) for value in BAD_HOSTS),
-    ("MYSQL_HOST", "a..b", HOST),
+    *(("MYSQL_HOST", value, HOSTS) for value in BAD_HOST_LISTS),
     *(("PORT", value, DIGITS) for value in ["http", " 8", "8 ", "+8", "1_0", "٨", "9" * 5000]),
     *((name, "2.0", DIGITS) for name in ["WORKERS", "MYSQL_PORT"]),
     *((name, "0", "Expected `int` >= 1") for name in ["PORT", "WORKERS", "MYSQL_PORT"]),
@@ -124,6 +141,22 @@ def test_url_gets_the_driver_of_this_service(url: str, expected: str) -> None:
     assert settings.url.render_as_string(hide_password=False) == expected
 
 
+URL_HOSTS = [
+    ("mysql://u:p,q/r@h:3307,i,j/d", [("h", 3307), ("i", 3306), ("j", 3306)], "mysql+pymysql://u:p%2Cq%2Fr@h:3307/d"),
+    ("mariadb+pymysql://[::1], i:3307/d", [("::1", 3306), ("i", 3307)], "mariadb+pymysql://[::1]/d"),
+    ("mysql://u:p,q@h/d", [("h", 3306)], "mysql+pymysql://u:p%2Cq@h/d"),
+    ("mysql://u@/d?unix_socket=/run/x,y", [], "mysql+pymysql://u@/d?unix_socket=%2Frun%2Fx%2Cy"),
+    ("sqlite:////a,b/c", [], "sqlite+pysqlite:////a%2Cb/c"),
+]
+
+
+@pytest.mark.parametrize(("given", "hosts", "first"), URL_HOSTS)
+def test_url_may_name_several_hosts(given: str, hosts: list[tuple[str, int]], first: str) -> None:
+    settings = Settings.from_environment({"DATABASE_URL": given})
+    assert settings.hosts == hosts
+    assert settings.url.render_as_string(hide_password=False) == first
+
+
 BAD_URLS = {
     "is not a database URL such as sqlite:///students.db": ["students.db", "mysql://u:secret"],
     "starts with postgresql://; expected sqlite, mysql or mariadb": ["postgresql://u:secret@h/d"],
@@ -139,7 +172,11 @@ BAD_URLS = {
         "mysql://u:secret@secret/secret@h/d", "mysql://u/secret:secret@h/d",
     ],
     "names no database: expected mysql://user:password@host/name": ["mysql://u:secret@h"],
-    "has an impossible host or port": [f"mysql://u:secret@{place}/d" for place in ("a..b", "h:0", "h:65536")],
+    "has an impossible host or port": [
+        f"mysql://u:secret@{place}/d" for place in ("a..b", "h:0", "h:65536", "h,i:0", "a..b,h")
+    ],
+    "has an empty host": [f"mysql://u:secret@{place}/d" for place in ("h,", ",h", "h,,i")],
+    "has the parameter unix_socket, which does not go with several hosts": ["mysql://u:secret@h,i/d?unix_socket=/x"],
     "has the parameter 'password': expected ssl_ca, ssl_cert, ssl_key, ": ["mysql://u:p@h/d?password=secret"],
     "has an empty or a repeated parameter": ["mysql://u:secret@h/d?ssl_ca=", "mysql://u:secret@h/d?ssl_ca=a&ssl_ca=b"],
     "names ssl_ca='/nowhere.pem', which is not a readable file": ["mysql://u:secret@h/d?ssl_ca=/nowhere.pem"],

@@ -36,19 +36,20 @@ class Database:
 
     def __init__(self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = ()) -> None:
         """Take the plugin's configuration, and the statements that are compiled once and kept."""
-        timeouts, engine, file = alchemy.timeouts, alchemy.get_engine(), alchemy.file
+        timeouts, engine, file, hosts = alchemy.timeouts, alchemy.get_engine(), alchemy.file, alchemy.hosts
         sessions = cast("sessionmaker[Session]", alchemy.create_session_maker())
         compiled = compile_statements([*fixed, PING], engine)
 
         def make_reader(*, waits: bool = True) -> Reader:
-            return Reader(engine, compiled, file, waits=waits)
+            return Reader(engine, compiled, file, hosts, waits=waits)
 
         def make_transactions() -> Transactions:
-            return Transactions(sessions, engine, timeouts.lock, file)
+            return Transactions(sessions, engine, timeouts.lock, file, hosts)
 
         self.timeouts = timeouts
         self._engine = engine
         self._file = file
+        self._hosts = hosts
         self._loop_reader = make_reader(waits=False) if file else None
         self._readers = WorkerThreads("reader", THREADS, make_reader, timeouts.queue)
         self._scanners = WorkerThreads("scanner", SCANNERS, make_reader, timeouts.queue, interruptible=True)
@@ -224,23 +225,30 @@ class Database:
                 self._file.open(self._engine)
             if self._loop_reader is not None:
                 self._loop_reader.connect()
+            if self._hosts is not None:
+                self._hosts.open()
             for threads in self._all_threads:
                 threads.start()
             groups = asyncio.create_task(self._group_commit.run())
             yield
         finally:
-            deadline = time.monotonic() + self.timeouts.close
-            if groups is not None:
-                self._group_commit.stop()
-                await asyncio.wait([groups], timeout=self.timeouts.close)
-            for threads in self._all_threads:
-                threads.stop()
-            running: tuple[WorkerThreads[Any], ...] = self._all_threads
-            while running and time.monotonic() < deadline:
-                await asyncio.sleep(0.005)  # in which requests that are cancelled let go of their threads
-                running = tuple(threads for threads in running if threads.is_running)
-            if self._loop_reader is not None:
-                self._loop_reader.close()
-            if self._file is not None:
-                self._file.close()
-            self._engine.dispose()  # the plugin disposes only of the first engine of a process
+            await self._close(groups)
+
+    async def _close(self, groups: "asyncio.Task[None] | None") -> None:
+        deadline = time.monotonic() + self.timeouts.close
+        if groups is not None:
+            self._group_commit.stop()
+            await asyncio.wait([groups], timeout=self.timeouts.close)
+        for threads in self._all_threads:
+            threads.stop()
+        running: tuple[WorkerThreads[Any], ...] = self._all_threads
+        while running and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)  # in which requests that are cancelled let go of their threads
+            running = tuple(threads for threads in running if threads.is_running)
+        if self._loop_reader is not None:
+            self._loop_reader.close()
+        if self._file is not None:
+            self._file.close()
+        if self._hosts is not None:
+            self._hosts.close()
+        self._engine.dispose()  # the plugin disposes only of the first engine of a process

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from litestar_app.database import mysql, sqlite
 from litestar_app.database.failures import Failure, classify
+from litestar_app.database.hosts import Hosts
 from litestar_app.exceptions import SettingsError
 from litestar_app.models import Student
 from litestar_app.settings import Settings
@@ -44,6 +45,10 @@ class Timeouts(Struct, frozen=True):
     """For a thread that is free."""
     socket: float = 10
     """For MySQL to respond, after which it counts as hung."""
+    look: float = 1
+    """Between two looks at several hosts of MySQL."""
+    stable: float = 5
+    """For which one of them must be ready before it takes over from another one that is."""
     ready: float = 2
     """For the response to a ping."""
     send: float = 60
@@ -57,6 +62,8 @@ class AlchemyConfig(SQLAlchemySyncConfig):
 
     timeouts: Timeouts
     file: sqlite.DatabaseFile | None
+    hosts: Hosts | None = None
+    """Where there are several."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -201,5 +208,5 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
     if config.file is not None:
         sqlite.set_up(engine, config.file)
     else:
-        mysql.set_up(engine)
+        config.hosts = mysql.set_up(engine, settings.hosts, timeouts.look, timeouts.stable)
     return config

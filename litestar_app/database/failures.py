@@ -85,7 +85,7 @@ OURS: dict[type[BaseException], str] = {
 for name in (*(failure.name.lower() for failure in Failure), *OURS.values()):
     metrics.ERRORS.labels(name)  # so that each is there from the start, as 0
 
-MYSQL_LOST = {0, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
+MYSQL_LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
 """Codes after which the connection cannot be used any more."""
 
 

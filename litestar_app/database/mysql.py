@@ -2,13 +2,16 @@
 
 import contextlib
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 
 from advanced_alchemy.extensions.litestar import EngineConfig
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from litestar_app.database.hosts import Hosts
 from litestar_app.database.sqlite import raise_for_columns
+from litestar_app.settings import Host
 
 NO_SUCH_TABLE = {1146}
 TOO_LONG_FOR_INDEX = {1071, 1170}  # a VARCHAR of a thousand characters, a TEXT
@@ -40,20 +43,27 @@ def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float) ->
     )
 
 
-def set_up(engine: Engine) -> None:
-    """Set up every connection of an engine."""
+def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_after: float) -> Hosts | None:
+    """Set up every connection of an engine; return the hosts where there are several."""
+    hosts = Hosts(addresses, interval, stable_after) if len(addresses) > 1 else None
 
-    def prepare(_dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> None:
+    def connect(dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> Any:
         if "password" in given:
             given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would encode a text as Latin-1
+        if hosts is None:
+            return None
+        return hosts.connect(lambda **others: dialect.connect(**{**given, **others}))
 
     def forget_rows(driver: Any, _record: object, _error: object) -> None:
         """Keep PyMySQL from reading the rest of a result, and failing, when the result is deleted after its socket."""
         if (result := driver._result) is not None:  # noqa: SLF001  there is no public way
             result.unbuffered_active = False
 
-    event.listen(engine, "do_connect", prepare)
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "invalidate", forget_rows)
+    if hosts is not None:
+        event.listen(engine, "checkout", lambda driver, _record, _proxy: hosts.check(driver))
+    return hosts
 
 
 def shorten_lock_wait(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
 from litestar_app.database.failures import Failure, classify, is_lost
+from litestar_app.database.hosts import Hosts
 from litestar_app.database.sqlite import DatabaseFile, decode_any
 
 MAX_CHECK_AGE = 0.1
@@ -46,7 +47,9 @@ def interrupt(driver: Any, engine: Engine) -> None:
             driver.interrupt()
         else:
             with engine.connect() as other:
-                other.exec_driver_sql(f"KILL {driver.thread_id()}")
+                killer = cast("Any", other.connection.dbapi_connection)
+                if (killer.host, killer.port) == (driver.host, driver.port):  # else its number is somebody else's there
+                    other.exec_driver_sql(f"KILL {driver.thread_id()}")
 
 
 class Reader:
@@ -61,13 +64,15 @@ class Reader:
         engine: Engine,
         compiled: Mapping[Select[Any], CompiledStatement],
         file: DatabaseFile | None = None,
+        hosts: Hosts | None = None,
         *,
         waits: bool = True,
     ) -> None:
-        """Take the file, where it is SQLite, and whether to wait for a lock on it."""
+        """Take the file of SQLite, or the hosts, if several; and whether to wait for a lock on the file."""
         self._engine = engine
         self._compiled = compiled
         self._file = file
+        self._hosts = hosts
         self._waits = waits
         self._connection: Connection | None = None
         self._driver: Any = None  # SQLAlchemy's connection would connect anew where another thread asks it
@@ -109,6 +114,8 @@ class Reader:
     def _execute(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         if self._file is not None:
             self._file.check(0 if self._waits else MAX_CHECK_AGE)
+        if self._hosts is not None and self._driver is not None and not self._hosts.is_current(self._driver):
+            self.close()
         connection = self._connection or self.connect()
         if (compiled := self._compiled.get(statement)) is None:
             return connection.execute(statement, values).all()

@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from litestar_app import metrics
 from litestar_app.database import mysql
 from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
+from litestar_app.database.hosts import Hosts
 from litestar_app.database.reads import RETRY_WITHIN, CompiledStatement, compile_statement
 from litestar_app.database.sqlite import DatabaseFile
 from litestar_app.database.threads import WorkerThreads
@@ -58,13 +59,19 @@ class Transactions:
     """Runs units of work on one thread, in sessions of the plugin."""
 
     def __init__(
-        self, sessions: sessionmaker[Session], engine: Engine, lock_timeout: float, file: DatabaseFile | None = None
+        self,
+        sessions: sessionmaker[Session],
+        engine: Engine,
+        lock_timeout: float,
+        file: DatabaseFile | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
-        """Take how long a unit of work is retried, in seconds, and the file, where it is SQLite."""
+        """Take how long a unit of work is retried, in seconds; the file of SQLite, or the hosts, if several."""
         self._sessions = sessions
         self._engine = engine
         self._file = file
         self._lock_timeout = lock_timeout
+        self._hosts = hosts
         self._session: Session | None = None
         self._retrying = Retrying(
             retry=retry_if_exception(is_retryable),
@@ -146,6 +153,10 @@ class Transactions:
             with self._sessions(bind=connection) as session, session.begin():
                 yield session
             return
+        if self._hosts is not None and self._session is not None:
+            driver = cast("Connection", self._session.bind).connection.dbapi_connection
+            if not self._hosts.is_current(driver):
+                self.close()
         if self._session is None:
             kept = self._engine.connect()
             if self._file is None:

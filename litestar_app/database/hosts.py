@@ -1,0 +1,209 @@
+"""Several hosts of MySQL, such as the nodes of a cluster: which one is in use, and what follows when that changes."""
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pymysql.err import OperationalError
+from sqlalchemy.exc import DisconnectionError
+
+from litestar_app.database.failures import Failure, classify
+from litestar_app.settings import Host
+
+logger = logging.getLogger("litestar_app")
+
+LOOK_TIMEOUT = 2.0
+"""Seconds that a host has for a response to a look."""
+CANNOT_CONNECT, NOT_READY, READ_ONLY = 2003, 1047, 1290
+"""Codes of errors."""
+
+
+class Hosts:
+    """The hosts in the order in which they are preferred. All connections go to the first that is ready.
+
+    While it is open a thread looks at them; beside that, they are looked at where a connection fails.
+    """
+
+    def __init__(self, hosts: Sequence[Host], interval: float, stable_after: float) -> None:
+        """Take the seconds between two looks, and for how many a host is ready before it takes over from another.
+
+        A node that was frozen says that it is ready until it knows that it was expelled; and one that fails again and
+        again must not take all connections with it each time.
+        """
+        self.current: Host | None = None
+        """The one in use, or while none is ready the last that was; None before the first look."""
+        self._hosts = hosts
+        self._interval = interval
+        self._stable_after = stable_after
+        self._outage: OperationalError | None = None
+        """What a new connection fails with while no host is ready."""
+        self._ready_since: dict[Host, float] = {}
+        self._make: Callable[..., Any] | None = None
+        self._probes: dict[Host, Any] = {}
+        self._looked = float("-inf")
+        self._looking = threading.Lock()
+        self._drivers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._adding = threading.Lock()
+        self._stop: threading.Event | None = None
+
+    def open(self) -> None:
+        """Start to look at the hosts."""
+        self._stop = threading.Event()
+        threading.Thread(target=self._watch, args=[self._stop], name="hosts", daemon=True).start()
+
+    def close(self) -> None:
+        """Let the thread end, without waiting for it: a look takes seconds where a host hangs."""
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
+
+    def is_current(self, driver: Any) -> bool:
+        """Tell whether a connection of the driver goes to the host in use."""
+        return (driver.host, driver.port) == self.current
+
+    def check(self, driver: Any) -> None:
+        """Have the pool replace a connection that goes to another host."""
+        if not self.is_current(driver):
+            raise DisconnectionError
+
+    def connect(self, make: Callable[..., Any]) -> Any:
+        """Open a connection to the host in use, or to the one that takes over where that fails.
+
+        It is made of a host, a port and what else PyMySQL takes.
+
+        Raises:
+            pymysql.err.Error: no host is ready, or the connection fails.
+
+        """
+        self._make = make
+        if self.current is None or (self._outage is not None and self._stop is None):
+            self._look(time.monotonic())
+        began, host = time.monotonic(), self._require_host()
+        try:
+            return self._connect(make, host)
+        except Exception:
+            self._look(began)
+            if self._require_host() == host:
+                raise
+        return self._connect(make, self._require_host())
+
+    def _connect(self, make: Callable[..., Any], host: Host) -> Any:
+        driver = make(host=host[0], port=host[1], defer_connect=True)
+        with self._adding:
+            self._drivers.add(driver)  # before it connects, which takes long where the host hangs
+        try:
+            driver.connect()
+            check_ready(driver)
+        except BaseException:
+            _close(driver)
+            raise
+        return driver
+
+    def _require_host(self) -> Host:
+        if (outage := self._outage) is not None:
+            raise OperationalError(*outage.args)
+        assert self.current is not None  # noqa: S101  there has been a look
+        return self.current
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(self._interval):
+            self._look(time.monotonic())
+        with self._looking:
+            while self._probes:
+                _close(self._probes.popitem()[1])
+
+    def _look(self, since: float) -> None:
+        """Look at the hosts, unless another thread has begun to do so since then."""
+        with self._looking:
+            if self._looked >= since or self._make is None:
+                return
+            now = self._looked = time.monotonic()
+            known, self._ready_since = self._ready_since, {}
+            problems: dict[Host, Exception] = {}
+            chosen: Host | None = None
+            for host in self._hosts:
+                if (problem := self._find_problem(host, self._make)) is not None:
+                    problems[host] = problem
+                    continue
+                chosen = chosen or host
+                began = self._ready_since[host] = known.get(host, now)
+                if self.current in {host, None} or now - began >= self._stable_after:
+                    chosen = host
+                    break
+            self._choose(chosen, problems)
+
+    def _find_problem(self, host: Host, make: Callable[..., Any]) -> Exception | None:
+        """Ask a host on a connection that is kept for that, which may have been closed meanwhile."""
+        began = time.monotonic()
+        while True:
+            driver, is_kept = self._probes.pop(host, None), True
+            try:
+                if driver is None:
+                    is_kept = False
+                    timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), LOOK_TIMEOUT)
+                    driver = make(host=host[0], port=host[1], **timeouts)
+                check_ready(driver)
+            except Exception as error:  # noqa: BLE001  whatever it is, the host is not ready
+                if driver is not None:
+                    _close(driver)
+                if not is_kept or time.monotonic() - began >= LOOK_TIMEOUT:
+                    return error
+            else:
+                self._probes[host] = driver
+                return None
+
+    def _choose(self, chosen: Host | None, problems: Mapping[Host, Exception]) -> None:
+        reasons = "; ".join(
+            f"{_name(host)}: {problem.args[-1] if problem.args else problem!r}" for host, problem in problems.items()
+        )
+        if chosen is None:
+            if self._outage is None:
+                logger.warning("No database host is ready: %s", reasons)
+            refused = [problem for problem in problems.values() if classify(problem) is Failure.REFUSED]
+            code = refused[0].args[0] if refused else CANNOT_CONNECT
+            self._outage = OperationalError(code, f"no host is ready: {reasons}")
+            return
+        before, had_outage = self.current or self._hosts[0], self._outage is not None
+        self.current, self._outage = chosen, None
+        if chosen != before or had_outage:
+            logger.warning("The database host is now %s%s", _name(chosen), f" ({reasons})" if reasons else "")
+        if chosen != before and before in problems:
+            self._abandon(before)
+
+    def _abandon(self, host: Host) -> None:
+        """Let the statements fail that wait for a host which may hang."""
+        with self._adding:
+            drivers = [driver for driver in self._drivers if (driver.host, driver.port) == host]
+        for driver in drivers:
+            with contextlib.suppress(OSError, AttributeError):  # its thread has closed it
+                driver._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  there is no public way
+
+
+def check_ready(driver: Any) -> None:
+    """Raise OperationalError where a server responds, but is not to be used.
+
+    A node of a Galera cluster without the majority responds to a ping and to SELECT 1, and reads old rows if told to.
+    """
+    with driver.cursor() as cursor:
+        cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on')")
+        variables = dict(cursor.fetchall())
+        if variables.get("read_only", "OFF") != "OFF":
+            raise OperationalError(READ_ONLY, "it is read-only")
+        if variables.get("wsrep_on") == "ON":
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep_ready'")
+            if cursor.fetchone() != ("wsrep_ready", "ON"):
+                raise OperationalError(NOT_READY, "wsrep_ready is not ON")
+
+
+def _close(driver: Any) -> None:
+    with contextlib.suppress(Exception):
+        driver.close()
+
+
+def _name(host: Host) -> str:
+    return f"[{host[0]}]:{host[1]}" if ":" in host[0] else f"{host[0]}:{host[1]}"

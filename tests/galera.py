@@ -1,0 +1,176 @@
+"""A throwaway Galera cluster of three nodes on loopback, each of which can be killed, frozen and cut off."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import pymysql
+
+from tests.mariadb import MariaDB, free_port, is_installed
+
+PROVIDER = next(
+    (path for path in map(Path, ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so"))
+     if path.exists()),
+    None,
+)  # fmt: skip
+MISSING = "no Galera: install Debian's mariadb-server, galera-4 and rsync"
+OPTIONS = {
+    "evs.keepalive_period": "PT0.5S",
+    "evs.suspect_timeout": "PT2S",
+    "evs.inactive_timeout": "PT6S",
+    "evs.inactive_check_period": "PT0.5S",
+    "gcache.size": "32M",
+}
+"""A node that is gone is expelled after two seconds instead of five; docs/operating.md recommends the same."""
+USER = "mysql"
+"""Who runs the nodes where the tests are root: the state transfer by rsync refuses to."""
+
+
+def is_galera_installed() -> bool:
+    return is_installed() and PROVIDER is not None and shutil.which("rsync") is not None
+
+
+@dataclass
+class Node(MariaDB):
+    """A node of a cluster."""
+
+    peers: list["Node"] = field(default_factory=list, repr=False)
+    group_port: int = field(default_factory=free_port)
+    transfer_ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+    founds: bool = False
+    """Whether the next start makes a new cluster of the data that this node has."""
+    patience: ClassVar[float] = 90
+
+    def start(self) -> None:
+        """Start it and wait until it is a ready member; now and then Galera stops at a start, so there are three."""
+        for attempt in (1, 2, 3):
+            try:
+                super().start()
+            except RuntimeError:
+                self.stop(signal.SIGKILL)
+                if attempt == 3:
+                    raise
+            else:
+                self.founds = False
+                return
+
+    def command(self) -> list[str]:
+        istransfer, sst = self.transfer_ports
+        options = OPTIONS | {
+            "gmcast.listen_addr": f"tcp://{self.host}:{self.group_port}",
+            "ist.recv_addr": f"{self.host}:{istransfer}",
+        }
+        return [
+            *super().command(),
+            "--binlog-format=ROW", "--default-storage-engine=InnoDB", "--innodb-autoinc-lock-mode=2",
+            "--wsrep-on=ON", f"--wsrep-provider={PROVIDER}", "--wsrep-cluster-name=students",
+            f"--wsrep-cluster-address=gcomm://{','.join(f'{peer.host}:{peer.group_port}' for peer in self.peers)}",
+            f"--wsrep-node-address={self.host}:{self.group_port}", f"--wsrep-node-name=node-{self.port}",
+            "--wsrep-sst-method=rsync", f"--wsrep-sst-receive-address={self.host}:{sst}",
+            f"--wsrep-provider-options={';'.join(f'{name}={value}' for name, value in options.items())}",
+            *(["--wsrep-new-cluster"] if self.founds else []),
+        ]  # fmt: skip
+
+    def is_ready(self) -> bool:
+        return self.status("wsrep_ready") == "ON"
+
+    def status(self, name: str) -> str:
+        rows = self.execute("SHOW GLOBAL STATUS LIKE %s", name)
+        return str(rows[0][1]) if rows else ""
+
+    def isolate(self, *, on: bool) -> None:
+        """Cut it off from the other nodes, but not from its clients, or end that."""
+        self.execute(f"SET GLOBAL wsrep_provider_options = 'gmcast.isolate={int(on)}'")
+
+    @staticmethod
+    def _user() -> list[str]:
+        return [f"--user={USER}"] if os.geteuid() == 0 else []
+
+
+@dataclass
+class Cluster:
+    """Three nodes."""
+
+    nodes: list[Node]
+
+    def url(self, name: str, first: int = 0) -> str:
+        """Return the URL of a database on all nodes, with one of them as the preferred one."""
+        nodes = self.nodes[first:] + self.nodes[:first]
+        return f"mysql://root@{','.join(f'{node.host}:{node.port}' for node in nodes)}/{name}"
+
+    def start(self) -> None:
+        """Start a new cluster of the data of the first node."""
+        first, *others = self.nodes
+        first.founds = True
+        for node in (first, *others):
+            node.start()
+
+    def heal(self) -> None:
+        """Bring every node back, and wait until all are members: whatever has been done to them."""
+        for node in self.nodes:
+            if node.process is not None and node.process.poll() is None:
+                node.resume()
+            else:
+                node.process = None
+        if all(node.process is None for node in self.nodes):
+            raise RuntimeError("no node is left to join")
+        for node in self.nodes:
+            if node.process is None:
+                node.start()
+        for node in self.nodes:
+            wait_until_synced(node, len(self.nodes))
+
+    def stop(self) -> None:
+        for node in reversed(self.nodes):
+            node.stop(signal.SIGKILL)
+
+
+def wait_until_synced(node: Node, size: int, patience: float = 90) -> None:
+    """Wait until a node is a ready member of a cluster of this size."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        with contextlib.suppress(pymysql.err.Error):
+            if node.is_ready() and node.status("wsrep_cluster_size") == str(size):
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"node {node.port} did not come back: {node.directory / 'server.log'}")
+
+
+@contextlib.contextmanager
+def run_cluster(size: int = 3) -> Iterator[Cluster]:
+    """Run a throwaway cluster for the length of the block.
+
+    Raises:
+        RuntimeError: the binaries are not installed, or a node does not start (its log is in the message).
+
+    """
+    if not is_galera_installed():
+        raise RuntimeError(MISSING)
+    with tempfile.TemporaryDirectory(prefix="galera-") as directory:
+        nodes: list[Node] = []
+        for number in range(size):
+            place = Path(directory) / str(number + 1)
+            place.mkdir()
+            nodes.append(Node(place, peers=nodes))
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(USER)
+            for place in (Path(directory), *(node.directory for node in nodes)):
+                os.chown(place, owner.pw_uid, owner.pw_gid)
+        nodes[0].install()
+        for node in nodes[1:]:
+            (node.directory / "data").mkdir()
+            shutil.chown(node.directory / "data", *([USER, USER] if os.geteuid() == 0 else [os.geteuid()]))
+        cluster = Cluster(nodes)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pymysql
 
@@ -85,6 +85,21 @@ class Node(MariaDB):
     def status(self, name: str) -> str:
         rows = self.execute("SHOW GLOBAL STATUS LIKE %s", name)
         return str(rows[0][1]) if rows else ""
+
+    def read(self, statement: str, database: str) -> list[tuple[Any, ...]]:
+        """Read when it has all that the cluster had at this moment."""
+        connection = pymysql.connect(
+            host=self.host,
+            port=self.port,
+            user="root",
+            database=database,
+            charset="utf8mb4",
+            init_command="SET wsrep_sync_wait = 1",
+            read_timeout=60,
+        )
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
 
     def isolate(self, *, on: bool) -> None:
         """Cut it off from the other nodes, but not from its clients, or end that."""

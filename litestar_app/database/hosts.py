@@ -158,9 +158,7 @@ class Hosts:
                 return None
 
     def _choose(self, chosen: Host | None, problems: Mapping[Host, Exception]) -> None:
-        reasons = "; ".join(
-            f"{_name(host)}: {problem.args[-1] if problem.args else problem!r}" for host, problem in problems.items()
-        )
+        reasons = "; ".join(f"{_name(host)}: {_reason(problem)}" for host, problem in problems.items())
         if chosen is None:
             if self._outage is None:
                 logger.warning("No database host is ready: %s", reasons)
@@ -207,3 +205,7 @@ def _close(driver: Any) -> None:
 
 def _name(host: Host) -> str:
     return f"[{host[0]}]:{host[1]}" if ":" in host[0] else f"{host[0]}:{host[1]}"
+
+
+def _reason(problem: Exception) -> str:
+    return " ".join(str(problem.args[-1] if problem.args else problem).split())

@@ -17,7 +17,10 @@ from litestar_app.database.sqlite import DatabaseFile, decode_any
 MAX_CHECK_AGE = 0.1
 """Seconds for which the event loop trusts the last look at the database file."""
 RETRY_WITHIN = 1.0
-"""Seconds within which a read that has lost its connection is retried; later than that the server hangs."""
+"""Seconds within which a read that has lost its connection is retried; later than that the server hangs.
+
+Of several hosts another may have taken over from one that hangs; then it is always retried.
+"""
 
 
 class CompiledStatement(NamedTuple):
@@ -81,6 +84,7 @@ class Reader:
     def fetch(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         """Return all rows; a read is retried once where its connection turns out to be lost."""
         began, self._is_interrupted = time.monotonic(), False
+        host = self._hosts and self._hosts.current
         try:
             return self._execute(statement, values)
         except Exception as error:
@@ -90,7 +94,8 @@ class Reader:
             if classify(error) is Failure.CONTENTION:  # the connection is whole, and to open another can block
                 raise
             self.close()
-            if self._is_interrupted or not is_lost(error) or time.monotonic() - began > RETRY_WITHIN:
+            hangs = time.monotonic() - began > RETRY_WITHIN and host == (self._hosts and self._hosts.current)
+            if self._is_interrupted or not is_lost(error) or hangs:
                 raise
         try:
             return self._execute(statement, values)

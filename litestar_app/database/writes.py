@@ -124,6 +124,7 @@ class Transactions:
 
     def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
+        host = self._hosts and self._hosts.current
         try:
             with self._begin(connection) as session:
                 outcomes = [_run_or_reject(work, session) for work in group]
@@ -137,9 +138,10 @@ class Transactions:
         except BaseException as error:
             if is_committing:
                 raise_if_commit_unknown(error)
-            elif was_kept and is_lost(error) and time.monotonic() - began < RETRY_WITHIN:
-                # the server had closed an idle connection, and has rolled back what it was sent
-                raise RetryTransactionError(error) from error
+            elif was_kept and is_lost(error):
+                hangs = time.monotonic() - began > RETRY_WITHIN and host == (self._hosts and self._hosts.current)
+                if not hangs:  # the server had closed an idle connection, or left, and has rolled back what it was sent
+                    raise RetryTransactionError(error) from error
             raise
         return outcomes
 

@@ -25,6 +25,7 @@ AND s.cgpa = h.after_cgpa OR h.action = 'delete' AND s.id IS NULL)
 UNION ALL SELECT h.* FROM students s LEFT JOIN history h ON h.student_id = s.id WHERE h.id IS NULL
 """
 """The newest entry of each student that is not how the student is now, and a row for each without any."""
+ENTRIES = "SELECT COALESCE(after_name, before_name), COUNT(*) FROM history GROUP BY 1"
 UNKNOWN = "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it"
 
 State = tuple[str, float] | None
@@ -60,7 +61,10 @@ class Ledger:
         """Writes by what came of them: acknowledged, unknown, or the status."""
         self.unanswered: dict[str, State] = {}
         """Creations under a key that got no response or a 503, by name."""
+        self.log: list[tuple[float, float, str]] = []
+        """When each write ended, in seconds as time.monotonic() counts them, how many it took, and what came of it."""
         self._possible: dict[str, set[State]] = {}
+        self._changes: dict[str, Counter[str]] = {}
         self._ids: dict[str, int] = {}
         self._lock = threading.Lock()
         self._failed = threading.Event()
@@ -85,6 +89,7 @@ class Ledger:
         """Retry creations under their keys: each must now be there, once."""
         while self.unanswered:
             name, state = self.unanswered.popitem()
+            self._changes[name].clear()  # the key makes one of all attempts
             response = self.create(client, name, state, key=True)
             assert response is not None
             assert response.status_code == 201
@@ -107,6 +112,17 @@ class Ledger:
                 wrong.append((name, self._ids.get(name), possible, student_id, state))
         assert wrong == [], "lost, or wrongly reported as such"
         assert stored == {}, "not sent by any writer"
+
+    def check_history(self, rows: Iterable[tuple[str, int]]) -> None:
+        """Compare with the number of entries of the history by name: one for each acknowledged change."""
+        entries = dict(rows)
+        wrong = []
+        for name, changes in self._changes.items():
+            count, sure = entries.pop(name, 0), changes["acknowledged"]
+            if not sure <= count <= sure + changes["unknown"]:
+                wrong.append((name, changes, count))
+        assert wrong == [], "changes without an entry, or with two"
+        assert entries == {}, "not sent by any writer"
 
     def write(self, service: Service, label: str, stop: threading.Event) -> None:
         """Create, change and delete students until it is told to stop.
@@ -144,20 +160,25 @@ class Ledger:
         headers: dict[str, str] | None = None,
     ) -> httpx.Response | None:
         body = state and {"name": name, "department": state[0], "cgpa": state[1]}
+        began = time.monotonic()
         try:
             response = client.request(method, path, json=body, headers=headers)
         except httpx.TransportError:
             response = None
+        ended = time.monotonic()
         with self._lock:
             possible = self._possible.setdefault(name, {None})
             if response is None or is_unknown(response):
-                self.count["unknown"] += 1
+                outcome = "unknown"
                 possible.add(state)
             elif response.is_success:
-                self.count["acknowledged"] += 1
+                outcome = "acknowledged"
                 self._possible[name] = {state}
             else:
-                self.count[str(response.status_code)] += 1
+                outcome = str(response.status_code)
+            self.count[outcome] += 1
+            self._changes.setdefault(name, Counter())[outcome] += 1
+            self.log.append((ended, ended - began, outcome))
         return response
 
 

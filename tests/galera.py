@@ -1,13 +1,14 @@
-"""A throwaway Galera cluster of three nodes on loopback, each of which can be killed, frozen and cut off."""
+"""A throwaway Galera cluster of three nodes, each of which can be killed, frozen and cut off."""
 
 import contextlib
 import os
 import pwd
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,6 +46,8 @@ class Node(MariaDB):
     peers: list["Node"] = field(default_factory=list, repr=False)
     group_port: int = field(default_factory=free_port)
     transfer_ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+    namespace: str = ""
+    """The network namespace that it runs in, and the name of the cable between that and this one; empty on loopback."""
     founds: bool = False
     """Whether the next start makes a new cluster of the data that this node has."""
     patience: ClassVar[float] = 90
@@ -69,7 +72,9 @@ class Node(MariaDB):
             "ist.recv_addr": f"{self.host}:{istransfer}",
         }
         return [
+            *(["ip", "netns", "exec", self.namespace] if self.namespace else []),
             *super().command(),
+            "--skip-grant-tables",  # root may come from the other end of a cable too
             "--binlog-format=ROW", "--default-storage-engine=InnoDB", "--innodb-autoinc-lock-mode=2",
             "--wsrep-on=ON", f"--wsrep-provider={PROVIDER}", "--wsrep-cluster-name=students",
             f"--wsrep-cluster-address=gcomm://{','.join(f'{peer.host}:{peer.group_port}' for peer in self.peers)}",
@@ -105,6 +110,13 @@ class Node(MariaDB):
         """Cut it off from the other nodes, but not from its clients, or end that."""
         self.execute(f"SET GLOBAL wsrep_provider_options = 'gmcast.isolate={int(on)}'")
 
+    def unplug(self) -> None:
+        """Cut it off from the other nodes and from its clients, none of whom is told."""
+        run("ip", "link", "set", self.namespace, "down")
+
+    def plug_in(self) -> None:
+        run("ip", "link", "set", self.namespace, "up")
+
     @staticmethod
     def _user() -> list[str]:
         return [f"--user={USER}"] if os.geteuid() == 0 else []
@@ -131,6 +143,8 @@ class Cluster:
     def heal(self) -> None:
         """Bring every node back, and wait until all are members: whatever has been done to them."""
         for node in self.nodes:
+            if node.namespace:
+                node.plug_in()
             if node.process is not None and node.process.poll() is None:
                 node.resume()
             else:
@@ -159,9 +173,42 @@ def wait_until_synced(node: Node, size: int, patience: float = 90) -> None:
     raise RuntimeError(f"node {node.port} did not come back: {node.directory / 'server.log'}")
 
 
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @contextlib.contextmanager
-def run_cluster(size: int = 3) -> Iterator[Cluster]:
-    """Run a throwaway cluster for the length of the block.
+def connect_namespaces(count: int) -> Iterator[list[tuple[str, str]]]:
+    """Make network namespaces on a bridge to this one; yield the name and the address of each.
+
+    Yields nothing where this is not permitted.
+    """
+    network = f"g{os.getpid() % 100_000}"
+    prefix = f"198.18.{os.getpid() % 250}"
+    names = [f"{network}-{number}" for number in range(1, count + 1)]
+    with contextlib.ExitStack() as stack:
+        try:
+            run("ip", "link", "add", network, "type", "bridge")
+            stack.callback(run, "ip", "link", "delete", network)
+            run("ip", "address", "add", f"{prefix}.254/24", "dev", network)
+            run("ip", "link", "set", network, "up")
+            for number, name in enumerate(names, 1):
+                run("ip", "netns", "add", name)
+                stack.callback(run, "ip", "netns", "delete", name)
+                run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+                run("ip", "link", "set", name, "master", network, "up")
+                run("ip", "-n", name, "address", "add", f"{prefix}.{number}/24", "dev", "eth0")
+                for device in ("lo", "eth0"):
+                    run("ip", "-n", name, "link", "set", device, "up")
+        except (FileNotFoundError, subprocess.CalledProcessError):
+            stack.close()
+            names = []
+        yield [(name, f"{prefix}.{number}") for number, name in enumerate(names, 1)]
+
+
+@contextlib.contextmanager
+def run_cluster(size: int = 3, places: Sequence[tuple[str, str]] = ()) -> Iterator[Cluster]:
+    """Run a throwaway cluster for the length of the block, on loopback or in these namespaces.
 
     Raises:
         RuntimeError: the binaries are not installed, or a node does not start (its log is in the message).
@@ -174,7 +221,8 @@ def run_cluster(size: int = 3) -> Iterator[Cluster]:
         for number in range(size):
             place = Path(directory) / str(number + 1)
             place.mkdir()
-            nodes.append(Node(place, peers=nodes))
+            namespace, host = places[number] if places else ("", "127.0.0.1")
+            nodes.append(Node(place, host=host, peers=nodes, namespace=namespace))
         if os.geteuid() == 0:
             owner = pwd.getpwnam(USER)
             for place in (Path(directory), *(node.directory for node in nodes)):

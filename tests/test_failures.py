@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import ssl
+from contextlib import nullcontext
 from typing import Any
 
 import pymysql
@@ -11,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from litestar_app.database import failures
-from litestar_app.database.failures import Failure, classify, is_lost, raise_translated
+from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown, raise_translated
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
@@ -97,6 +98,22 @@ def test_error_is_classified(error: BaseException, kind: Failure, lost: bool, wr
         raise_translated(given)
     assert type(caught.value) is expected
     assert caught.value is given or caught.value.__cause__ is given
+
+
+UNKNOWN_AT_COMMIT = {
+    (2013, "Lost connection"): True,
+    (1047, "WSREP has not yet prepared node for application use"): True,
+    (1180, "Error while appending fragment(provider status: Not connected to Primary Component)"): True,
+    (1180, "Got error 28 'No space left on device' during COMMIT"): False,
+    (1213, "Deadlock found"): False,
+}
+
+
+@pytest.mark.parametrize("arguments", UNKNOWN_AT_COMMIT)
+def test_errors_that_leave_the_outcome_of_commit_open(arguments: tuple[int, str]) -> None:
+    error = pymysql.err.OperationalError(*arguments)
+    with pytest.raises(CommitUnknownError) if UNKNOWN_AT_COMMIT[arguments] else nullcontext():
+        raise_if_commit_unknown(DBAPIError("COMMIT", None, error))
 
 
 @pytest.mark.parametrize(

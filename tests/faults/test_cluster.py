@@ -12,7 +12,7 @@ from signal import SIGKILL
 import pytest
 
 from tests.faults.ledger import AMISS, ENTRIES, STUDENTS, Ledger, wait_until, writing
-from tests.galera import MISSING, Cluster, Node, is_galera_installed, run_cluster, wait_until_synced
+from tests.galera import MISSING, Cluster, Node, connect_namespaces, is_galera_installed, run_cluster, wait_until_synced
 from tests.service import Service
 
 pytestmark = pytest.mark.faults
@@ -26,7 +26,7 @@ def running_cluster() -> Iterator[Cluster]:
     if not is_galera_installed():
         assert "CI" not in os.environ, MISSING
         pytest.skip(MISSING)
-    with run_cluster() as cluster:
+    with connect_namespaces(3) as places, run_cluster(3, places) as cluster:
         yield cluster
 
 
@@ -104,6 +104,7 @@ FAULTS: dict[str, tuple[Callable[[Node], None], Callable[[Node], None], float]] 
     "killed": (kill, Node.start, 5),
     "frozen": (Node.pause, Node.resume, 15),
     "isolated": (isolate, rejoin, 15),
+    "unplugged": (Node.unplug, Node.plug_in, 15),
 }
 """What is done to a node, how that is ended, and seconds for which writes may stop."""
 
@@ -116,6 +117,8 @@ def test_node_that_fails_loses_no_acknowledged_write(
     """Writes go on without it, and with it again when it is back."""
     ledger, node = Ledger(), cluster.nodes[number]
     begin, end, stop = FAULTS[fault]
+    if fault == "unplugged" and not node.namespace:
+        pytest.skip("network namespaces need the right to make them")
     others = [other for other in cluster.nodes if other is not node]
     moments = {"before": time.monotonic()}
     with writing(ledger, services[0], WRITERS, "first"), writing(ledger, services[1], WRITERS, "second"):

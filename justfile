@@ -22,9 +22,9 @@ test-all:
 coverage:
     pytest -n auto --dist worksteal --cov
 
-# kill, starve and freeze it, and see that nothing is lost; ten minutes
+# kill, starve and freeze it, and see that nothing is lost; ten minutes (`-n 0 -m cluster -s`: a cluster, as long)
 faults *arguments:
-    pytest -n auto --dist worksteal -m faults tests/faults {{ arguments }}
+    pytest -n auto --dist worksteal -m "faults and not cluster" tests/faults {{ arguments }}
 
 # lint, format, types, tests, coverage, known vulnerabilities: what must pass before a change lands
 check: lint coverage audit
@@ -68,3 +68,7 @@ bench-import:
 # a million damaged requests, which must do no harm; 20 minutes (--requests 10000 for less, --mariadb for MariaDB)
 fuzz *arguments:
     python -m tests.fuzz {{ arguments }}
+
+# three Galera nodes, two services and haproxy on PORT (8000), to kill and freeze nodes at a prompt
+cluster:
+    python -m tests.cluster

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -149,11 +150,9 @@ class Cluster:
                 node.resume()
             else:
                 node.process = None
-        if all(node.process is None for node in self.nodes):
-            raise RuntimeError("no node is left to join")
-        for node in self.nodes:
-            if node.process is None:
-                node.start()
+        gone = [node for node in self.nodes if node.process is None]
+        with ThreadPoolExecutor(len(self.nodes)) as pool:  # at once: one alone may not be a majority
+            list(pool.map(Node.start, gone))
         for node in self.nodes:
             wait_until_synced(node, len(self.nodes))
 

@@ -92,8 +92,8 @@ MYSQL_LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
 ERROR_DURING_COMMIT, OF_GALERA = 1180, "provider status"
 """Without these words COMMIT has failed and nothing is stored, as on a full disk.
 
-With them a node of a Galera cluster has lost the others during COMMIT, and in a trial 8 of 448 such changes were stored:
-they had reached the others just before.
+With them a node of a Galera cluster has lost the others during COMMIT, and they may have got the change just before: of
+448 such changes in a trial 8 were stored.
 """
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import psutil
 import pymysql
 
 from tests.galera import MISSING, Cluster, Node, is_galera_installed, run_cluster
+from tests.mariadb import find_binary
 from tests.service import Service
 
 HELP = "kill N, freeze N, thaw N, start N (a node of 1 to 3), state, quit"
@@ -81,7 +81,7 @@ def obey(cluster: Cluster, command: str, node: Node) -> None:
 def run_haproxy(directory: Path, services: list[Service], port: int) -> Iterator[None]:
     config = directory / "haproxy.cfg"
     config.write_text(HAPROXY.format(services=services, port=port))
-    process = subprocess.Popen(["haproxy", "-q", "-db", "-f", str(config)])
+    process = subprocess.Popen([str(find_binary("haproxy")), "-q", "-db", "-f", str(config)])
     try:
         yield
     finally:
@@ -90,7 +90,7 @@ def run_haproxy(directory: Path, services: list[Service], port: int) -> Iterator
 
 
 def main() -> None:
-    if not is_galera_installed() or shutil.which("haproxy") is None:
+    if not is_galera_installed() or find_binary("haproxy") is None:
         sys.exit(f"{MISSING}, and haproxy")
     port = int(os.environ.get("PORT") or 8000)
     print("three nodes start, which takes half a minute")

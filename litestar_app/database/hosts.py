@@ -170,11 +170,12 @@ class Hosts:
         self.current, self._outage = chosen, None
         if chosen != before or had_outage:
             logger.warning("The database host is now %s%s", _name(chosen), f" ({reasons})" if reasons else "")
-        if chosen != before and before in problems:
+        problem = problems.get(before)
+        if problem is not None and problem.args[:1] not in {(NOT_READY,), (READ_ONLY,)}:
             self._abandon(before)
 
     def _abandon(self, host: Host) -> None:
-        """Let the statements fail that wait for a host which may hang."""
+        """Let the statements fail that wait for a host which does not respond."""
         with self._adding:
             drivers = [driver for driver in self._drivers if (driver.host, driver.port) == host]
         for driver in drivers:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from signal import SIGKILL
+from typing import Any
 
 import httpx
 import pymysql
@@ -81,6 +82,14 @@ def wait_for_host(client: httpx.Client, server: MariaDB, name: str) -> None:
 
 def name_of(server: MariaDB) -> str:
     return f"127.0.0.1:{server.port}"
+
+
+def connect(server: MariaDB) -> "pymysql.Connection[Any]":
+    return pymysql.connect(host="127.0.0.1", port=server.port, user="root")
+
+
+def number_of(session: "pymysql.Connection[Any]") -> int:
+    return int(session.thread_id())  # type: ignore[no-untyped-call]
 
 
 def test_next_host_takes_over_and_gives_back(url: str, servers: Servers, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,10 +210,12 @@ def test_interrupt_hits_nobody_on_another_host(url: str, servers: Servers) -> No
     alchemy.prepare_database()
     engine = alchemy.get_engine()
     reader = Reader(engine, {}, None, alchemy.hosts)
-    number = reader.connect().exec_driver_sql("SELECT CONNECTION_ID()").scalar_one()
-    others = [pymysql.connect(host="127.0.0.1", port=second.port, user="root")]
-    while others[-1].thread_id() < number:  # type: ignore[no-untyped-call]
-        others.append(pymysql.connect(host="127.0.0.1", port=second.port, user="root"))
+    others = [connect(second)]
+    while (number := reader.connect().exec_driver_sql("SELECT CONNECTION_ID()").scalar_one()) <= number_of(others[-1]):
+        reader.close()
+    while number_of(others[-1]) < number:
+        others.append(connect(second))
+    assert number_of(others[-1]) == number
     first.stop(SIGKILL)
     with engine.connect():
         reader.interrupt()

@@ -214,13 +214,11 @@ def test_conflicts_between_nodes_are_retried(cluster: Cluster, name: str, serve:
     changes, numbers = 150, itertools.count()
 
     def change(service: Service) -> Counter[int]:
-        chance = random.Random()
-        return Counter(
-            service.client.patch(
-                f"/student/{chance.choice(ids)}", json={"cgpa": chance.randrange(1000) / 100}
-            ).status_code
-            for _ in range(changes)
-        )
+        statuses: Counter[int] = Counter()
+        for _ in range(changes):
+            body = {"cgpa": next(numbers) / 1000}  # as no other, so that each is a change
+            statuses[service.client.patch(f"/student/{random.choice(ids)}", json=body).status_code] += 1
+        return statuses
 
     with ThreadPoolExecutor(16) as pool:
         statuses = sum(pool.map(change, 8 * services), Counter[int]())

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -49,12 +50,14 @@ class Node(MariaDB):
     transfer_ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
     namespace: str = ""
     """The network namespace that it runs in, and the name of the cable between that and this one; empty on loopback."""
+    position: str = ""
     founds: bool = False
     """Whether the next start makes a new cluster of the data that this node has."""
     patience: ClassVar[float] = 90
 
     def start(self) -> None:
         """Start it and wait until it is a ready member; now and then Galera stops at a start, so there are three."""
+        self.position = self.recover_position()
         for attempt in (1, 2, 3):
             try:
                 super().start()
@@ -83,7 +86,20 @@ class Node(MariaDB):
             "--wsrep-sst-method=rsync", f"--wsrep-sst-receive-address={self.host}:{sst}",
             f"--wsrep-provider-options={';'.join(f'{name}={value}' for name, value in options.items())}",
             *(["--wsrep-new-cluster"] if self.founds else []),
+            *([f"--wsrep-start-position={self.position}"] if self.position else []),
         ]  # fmt: skip
+
+    def recover_position(self) -> str:
+        """Return the last transaction that this node has, as Debian's galera_recovery looks it up before each start.
+
+        Without it, of nodes that were all killed any may become the one whose data the others take.
+        """
+        if not (self.directory / "data" / "grastate.dat").exists():
+            return ""
+        command = [*self.command(), "--wsrep-recover", f"--log-error={self.directory / 'recovery.log'}"]
+        subprocess.run(command, check=False, capture_output=True)
+        log = (self.directory / "recovery.log").read_text(errors="replace")
+        return str(re.findall(r"Recovered position: (\S+)", log)[-1])
 
     def is_ready(self) -> bool:
         return self.status("wsrep_ready") == "ON"

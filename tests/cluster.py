@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,8 @@ defaults
     timeout client 60s
     timeout server 60s
     option redispatch
-    option httpchk GET /health/ready
+    option httpchk
+    http-check send meth GET uri /health/ready ver HTTP/1.1 hdr Host localhost
     default-server inter 500ms fall 2 rise 1
 frontend students
     bind 127.0.0.1:{port}
@@ -53,7 +55,7 @@ def show(cluster: Cluster, services: list[Service], port: int) -> None:
     for number, node in enumerate(cluster.nodes, 1):
         print(f"node {number}     127.0.0.1:{node.port}         {describe(node)}")
     for number, service in enumerate(services, 1):
-        hosts = [line for line in service.log().splitlines() if "database host" in line]
+        hosts = re.findall("(?:The|No) database host.*", service.log())
         ready = service.client.get("/health/ready").status_code == 200
         print(f"service {number}  {service.url}  {'ready' if ready else 'not ready'}  {hosts[-1] if hosts else ''}")
     print(f"proxy      http://127.0.0.1:{port}")

@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pymysql.err import OperationalError
 from sqlalchemy.exc import DisconnectionError
 
 from litestar_app.database.failures import Failure, classify
@@ -40,7 +39,7 @@ class Hosts:
         self._hosts = hosts
         self._interval = interval
         self._stable_after = stable_after
-        self._outage: OperationalError | None = None
+        self._outage: tuple[int, str] | None = None
         """What a new connection fails with while no host is ready."""
         self._ready_since: dict[Host, float] = {}
         self._make: Callable[..., Any] | None = None
@@ -106,7 +105,7 @@ class Hosts:
 
     def _require_host(self) -> Host:
         if (outage := self._outage) is not None:
-            raise OperationalError(*outage.args)
+            raise _error(*outage)
         assert self.current is not None  # noqa: S101  there has been a look
         return self.current
 
@@ -164,7 +163,7 @@ class Hosts:
                 logger.warning("No database host is ready: %s", reasons)
             refused = [problem for problem in problems.values() if classify(problem) is Failure.REFUSED]
             code = refused[0].args[0] if refused else CANNOT_CONNECT
-            self._outage = OperationalError(code, f"no host is ready: {reasons}")
+            self._outage = (code, f"no host is ready: {reasons}")
             return
         before, had_outage = self.current or self._hosts[0], self._outage is not None
         self.current, self._outage = chosen, None
@@ -192,11 +191,17 @@ def check_ready(driver: Any) -> None:
         cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on')")
         variables = dict(cursor.fetchall())
         if variables.get("read_only", "OFF") != "OFF":
-            raise OperationalError(READ_ONLY, "it is read-only")
+            raise _error(READ_ONLY, "it is read-only")
         if variables.get("wsrep_on") == "ON":
             cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep_ready'")
             if cursor.fetchone() != ("wsrep_ready", "ON"):
-                raise OperationalError(NOT_READY, "wsrep_ready is not ON")
+                raise _error(NOT_READY, "wsrep_ready is not ON")
+
+
+def _error(code: int, reason: str) -> Exception:
+    from pymysql.err import OperationalError  # noqa: PLC0415  it is not loaded where the database is SQLite
+
+    return OperationalError(code, reason)
 
 
 def _close(driver: Any) -> None:

@@ -1,6 +1,7 @@
 """Settings: everything that can be set from outside, and the only reader of the environment."""
 
 import contextlib
+import importlib.util
 import ipaddress
 import os
 import re
@@ -18,6 +19,8 @@ from sqlalchemy.exc import ArgumentError
 from litestar_app.exceptions import SettingsError
 
 DRIVERS = {"sqlite": "sqlite+pysqlite", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+MYSQLDB = "mysqldb"
+"""The driver mysqlclient, as a URL names it."""
 TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
 TLS_PAIRS = {"ssl_key": "ssl_cert", "ssl_check_hostname": "ssl_ca"}
 MYSQL_PARAMETERS = (*TLS_FILES, "ssl_check_hostname", "unix_socket")
@@ -158,6 +161,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise SettingsError("DATABASE_URL has an empty host; expected mysql://user:password@host1,host2:3307/name")
         if any("unix_socket" in url.query for url in urls):
             raise SettingsError("DATABASE_URL has the parameter unix_socket, which does not go with several hosts")
+        if urls[0].get_driver_name() == MYSQLDB:
+            raise SettingsError("DATABASE_URL has several hosts, which do not go with mysqldb; leave +mysqldb out")
         return urls
 
 
@@ -175,11 +180,12 @@ def _read_url(text: str) -> URL:
     if any(CONTROL_CHARACTER.search(part) for part in (text, url.database or "")):
         raise SettingsError(f"DATABASE_URL contains a control character; expected a URL such as {right}")
     backend = url.get_backend_name()
-    if url.drivername not in {backend, DRIVERS.get(backend)} or backend not in DRIVERS:
+    is_mysqldb = url.drivername in {f"mysql+{MYSQLDB}", f"mariadb+{MYSQLDB}"}
+    if backend not in DRIVERS or not (is_mysqldb or url.drivername in {backend, DRIVERS[backend]}):
         raise SettingsError(f"DATABASE_URL starts with {url.drivername}://; expected sqlite, mysql or mariadb")
     for problem in _sqlite_problems(url) if backend == "sqlite" else _mysql_problems(url, text):
         raise SettingsError(f"DATABASE_URL {problem}")
-    return url.set(drivername=DRIVERS[backend])
+    return url if is_mysqldb else url.set(drivername=DRIVERS[backend])
 
 
 def _split_hosts(value: str) -> list[str]:
@@ -272,12 +278,16 @@ def _mysql_problems(url: URL, text: str) -> Iterator[str]:
         yield f"names no database: {right}"
     if not (url.host is None or _is_host(url.host)) or not (url.port is None or 1 <= url.port <= MAX_PORT):
         yield f"has an impossible host or port: {right}"
+    is_mysqldb = url.get_driver_name() == MYSQLDB
+    if is_mysqldb and importlib.util.find_spec("MySQLdb") is None:
+        yield "names mysqldb, which is not installed: uv sync --extra mysqlclient, or leave +mysqldb out"
     parameters = text.rpartition("@")[2].partition("?")[2]
     if parameters and parameters.count("&") + 1 != len(url.query):
         yield "has an empty or a repeated parameter"
     for name, value in url.query.items():
-        if name not in MYSQL_PARAMETERS:
-            yield f"has the parameter {name!r}: expected {', '.join(MYSQL_PARAMETERS)}"
+        possible = ("unix_socket",) if is_mysqldb else MYSQL_PARAMETERS
+        if name not in possible:
+            yield f"has the parameter {name!r}: expected {', '.join(possible)}"
         yield from _tls_problems(name, str(value), url)
 
 

@@ -129,7 +129,7 @@ class MariaDB:
     def create_database(self, name: str) -> str:
         """Make an empty database and return its URL for DATABASE_URL."""
         self.execute(f"CREATE DATABASE `{name}`")
-        return f"mysql://root@{self.host}:{self.port}/{name}"
+        return f"{os.environ.get('TEST_MYSQL_SCHEME', 'mysql')}://root@{self.host}:{self.port}/{name}"
 
     def install(self) -> None:
         """Lay out the system tables in the data directory."""

@@ -85,6 +85,8 @@ OURS: dict[type[BaseException], str] = {
 for name in (*(failure.name.lower() for failure in Failure), *OURS.values()):
     metrics.ERRORS.labels(name)  # so that each is there from the start, as 0
 
+MYSQL_MODULES = {"pymysql.err", "MySQLdb", "MySQLdb._exceptions"}
+"""Where the drivers have their exceptions."""
 MYSQL_LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
 """Codes after which the connection cannot be used any more."""
 
@@ -154,8 +156,8 @@ def raise_if_commit_unknown(error: BaseException) -> None:
 
 
 def _mysql_code(error: object) -> int | None:
-    """Return the code of an error of PyMySQL, which need not be imported for that; 0 where it lost its place."""
-    if not isinstance(error, Exception) or type(error).__module__ != "pymysql.err":
+    """Return the code of an error of PyMySQL or mysqlclient, without an import of either; 0 where it lost its place."""
+    if not isinstance(error, Exception) or type(error).__module__ not in MYSQL_MODULES:
         return None
     if error.args and isinstance(error.args[0], int):
         return error.args[0]

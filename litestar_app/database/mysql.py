@@ -1,6 +1,7 @@
 """MySQL and MariaDB: how their connections are set up, and which tables can be served."""
 
 import contextlib
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, cast
@@ -30,8 +31,8 @@ def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float) ->
         connect_args={
             "charset": "utf8mb4",
             "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": socket_timeout,
-            "write_timeout": socket_timeout,
+            "read_timeout": math.ceil(socket_timeout),  # mysqlclient takes no other seconds than whole ones
+            "write_timeout": math.ceil(socket_timeout),
             "init_command": "SET SESSION sql_mode='TRADITIONAL', "
             f"innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}, net_write_timeout={WRITE_TIMEOUT}",
         },
@@ -48,7 +49,7 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
     hosts = Hosts(addresses, interval, stable_after) if len(addresses) > 1 else None
 
     def connect(dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> Any:
-        if "password" in given:
+        if "password" in given:  # mysqlclient has another name for it, and is right about its characters
             given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would encode a text as Latin-1
         if hosts is None:
             return None
@@ -56,10 +57,15 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
 
     def forget_rows(driver: Any, _record: object, _error: object) -> None:
         """Keep PyMySQL from reading the rest of a result, and failing, when the result is deleted after its socket."""
-        if (result := driver._result) is not None:  # noqa: SLF001  there is no public way
+        if (result := getattr(driver, "_result", None)) is not None:
             result.unbuffered_active = False
 
+    def note_session(driver: Any, _record: object) -> None:
+        """Note what to KILL, and where: mysqlclient does not tell another thread while the connection is in use."""
+        driver.session = (getattr(driver, "host", None), getattr(driver, "port", None)), driver.thread_id()
+
     event.listen(engine, "do_connect", connect)
+    event.listen(engine, "connect", note_session)
     event.listen(engine, "invalidate", forget_rows)
     if hosts is not None:
         event.listen(engine, "checkout", lambda driver, _record, _proxy: hosts.check(driver))

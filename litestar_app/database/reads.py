@@ -50,9 +50,9 @@ def interrupt(driver: Any, engine: Engine) -> None:
             driver.interrupt()
         else:
             with engine.connect() as other:
-                killer = cast("Any", other.connection.dbapi_connection)
-                if (killer.host, killer.port) == (driver.host, driver.port):  # else its number is somebody else's there
-                    other.exec_driver_sql(f"KILL {driver.thread_id()}")
+                host, _ = cast("Any", other.connection.dbapi_connection).session
+                if host == driver.session[0]:  # else its number is somebody else's there
+                    other.exec_driver_sql(f"KILL {driver.session[1]}")
 
 
 class Reader:

@@ -161,7 +161,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise SettingsError("DATABASE_URL has an empty host; expected mysql://user:password@host1,host2:3307/name")
         if any("unix_socket" in url.query for url in urls):
             raise SettingsError("DATABASE_URL has the parameter unix_socket, which does not go with several hosts")
-        if urls[0].get_driver_name() == MYSQLDB:
+        if urls[0].drivername.endswith(MYSQLDB):
             raise SettingsError("DATABASE_URL has several hosts, which do not go with mysqldb; leave +mysqldb out")
         return urls
 
@@ -278,7 +278,7 @@ def _mysql_problems(url: URL, text: str) -> Iterator[str]:
         yield f"names no database: {right}"
     if not (url.host is None or _is_host(url.host)) or not (url.port is None or 1 <= url.port <= MAX_PORT):
         yield f"has an impossible host or port: {right}"
-    is_mysqldb = url.get_driver_name() == MYSQLDB
+    is_mysqldb = url.drivername.endswith(MYSQLDB)
     if is_mysqldb and importlib.util.find_spec("MySQLdb") is None:
         yield "names mysqldb, which is not installed: uv sync --extra mysqlclient, or leave +mysqldb out"
     parameters = text.rpartition("@")[2].partition("?")[2]

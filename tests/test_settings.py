@@ -1,5 +1,6 @@
 """Settings: where they come from, and what is rejected with which line."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,20 @@ def test_url_may_name_several_hosts(given: str, hosts: list[tuple[str, int]], fi
     settings = Settings.from_environment({"DATABASE_URL": given})
     assert settings.hosts == hosts
     assert settings.url.render_as_string(hide_password=False) == first
+
+
+def test_mysqlclient_is_taken_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "mysql+mysqldb://u:p@h/d"
+    if find_spec("MySQLdb") is None:
+        assert reject({"DATABASE_URL": url}).startswith("DATABASE_URL names mysqldb, which is not installed: uv sync")
+        (tmp_path / "MySQLdb.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    settings = Settings.from_environment({"DATABASE_URL": url})
+    assert settings.url.render_as_string(hide_password=False) == url
+    tls = reject({"DATABASE_URL": f"{url}?ssl_ca={__file__}"})
+    assert tls == "DATABASE_URL has the parameter 'ssl_ca': expected unix_socket"
+    hosts = reject({"DATABASE_URL": "mysql+mysqldb://u:p@h,i/d"})
+    assert hosts == "DATABASE_URL has several hosts, which do not go with mysqldb; leave +mysqldb out"
 
 
 BAD_URLS = {

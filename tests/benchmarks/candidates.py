@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from tests.benchmarks.isolation import run_isolated
@@ -28,6 +29,8 @@ class Candidate:
     server: Literal["uvicorn", "gunicorn"] = "uvicorn"
     databases: tuple[DatabaseKind, ...] = ("sqlite", "mariadb")
     stores: bool = True
+    scheme: str = "mysql"
+    """Of the URL of a database on MariaDB."""
 
     @property
     def is_bound(self) -> bool:
@@ -44,8 +47,17 @@ class Candidate:
         return run_isolated(module, server.union(self.packages.split()), arguments)
 
 
+MYSQLCLIENT = Candidate(
+    "service_mysqlclient",
+    "this service, mysqlclient",
+    "litestar_app.main:app",
+    "student-records[mysqlclient]",
+    databases=("mariadb",),
+    scheme="mysql+mysqldb",
+)
 CANDIDATES = (
     Candidate(SERVICE, "this service", "litestar_app.main:app", "student-records"),
+    *([MYSQLCLIENT] if find_spec("MySQLdb") else []),  # which is compiled, and so an extra
     Candidate(
         BASELINE,
         "tutorial: FastAPI, sync ORM",

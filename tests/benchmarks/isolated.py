@@ -21,8 +21,10 @@ class OwnPackages(PathFinder):
     def find_spec(
         cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module, unless its top-level package is hidden."""
-        return None if fullname.partition(".")[0] in cls.hidden else super().find_spec(fullname, path, target)
+        """Find a module, unless its top-level package is hidden and no other has its name, as PyMySQL has MySQLdb's."""
+        name = fullname.partition(".")[0]
+        is_hidden = name in cls.hidden and name not in sys.modules
+        return None if is_hidden else super().find_spec(fullname, path, target)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,13 @@ def mariadb() -> Iterator[MariaDB]:
         yield server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have `-k mysql` select every test on MariaDB."""
+    for item in items:
+        if "mariadb" in getattr(item, "fixturenames", ()):
+            item.extra_keyword_matches.add("mysql")
+
+
 @pytest.fixture
 def mysql_url(mariadb: MariaDB) -> Iterator[str]:
     """An empty database on the MariaDB server."""

@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from litestar_app.database.hosts import Hosts
 from litestar_app.database.sqlite import raise_for_columns
-from litestar_app.settings import Host
+from litestar_app.settings import MYSQLDB, Host
 
 NO_SUCH_TABLE = {1146}
 TOO_LONG_FOR_INDEX = {1071, 1170}  # a VARCHAR of a thousand characters, a TEXT
@@ -31,8 +31,8 @@ def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float) ->
         connect_args={
             "charset": "utf8mb4",
             "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": math.ceil(socket_timeout),  # mysqlclient takes no other seconds than whole ones
-            "write_timeout": math.ceil(socket_timeout),
+            "read_timeout": socket_timeout,
+            "write_timeout": socket_timeout,
             "init_command": "SET SESSION sql_mode='TRADITIONAL', "
             f"innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}, net_write_timeout={WRITE_TIMEOUT}",
         },
@@ -51,6 +51,8 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
     def connect(dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> Any:
         if "password" in given:  # mysqlclient has another name for it, and is right about its characters
             given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would encode a text as Latin-1
+        if dialect.driver == MYSQLDB:  # which takes no other seconds than whole ones
+            given |= {name: math.ceil(given[name]) for name in ("read_timeout", "write_timeout")}
         if hosts is None:
             return None
         return hosts.connect(lambda **others: dialect.connect(**{**given, **others}))

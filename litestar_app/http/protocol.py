@@ -27,9 +27,9 @@ logger = logging.getLogger("litestar_app")
 MAX_HEAD = 64 * 1024
 """Bytes of a header section; and of what stands between the bytes of a body (chunk sizes, extensions, trailers), above
 four times what the body has, or above as much where nobody wants the body."""
-MAX_UNWANTED = 64 * 1024 * 1024
-"""Bytes of a body that are read after its response, as many as the largest file that is imported: most clients read the
-response only then."""
+MAX_UNWANTED = 128 * 1024 * 1024
+"""Bytes of a body that are read after its response, twice as many as the largest file to import: most clients read
+the response only when they have sent all."""
 MAX_PIPELINED = 32
 """Requests of a connection that wait for the response to the one before."""
 MAX_TARGET = 16 * 1024

@@ -152,6 +152,8 @@ def test_read_that_a_hung_server_lost(
     mariadb: MariaDB, mysql_url: str, sql_log: list[str], socket: float, tries: int
 ) -> None:
     """It is retried once, unless it took long to notice; the next read connects anew."""
+    if socket < 1 and "mysqldb" in mysql_url:
+        pytest.skip("mysqlclient notices after whole seconds")
     with serve_database(mysql_url, Timeouts(socket=socket)) as client:
         student = client.post("/student", json=ANANYA).json()
         for _ in range(THREADS):

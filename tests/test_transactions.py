@@ -142,7 +142,7 @@ def test_deadlock_is_retried(mysql_url: str, mysql_query: Callable[..., Rows]) -
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_unknown_commit_is_not_retried(mysql_url: str, size: int) -> None:
+def test_unknown_commit_is_not_retried(mariadb: MariaDB, mysql_url: str, size: int) -> None:
     """The row may be stored or not: only the client can know whether a second one would do harm."""
     tries: list[int] = []
 
@@ -150,8 +150,8 @@ def test_unknown_commit_is_not_retried(mysql_url: str, size: int) -> None:
         tries.append(1)
         create("A")(session)
 
-    def cut(connection: Any) -> None:
-        connection.connection.dbapi_connection._force_close()  # noqa: SLF001  nothing public cuts without a word
+    def cut(_connection: Any) -> None:
+        mariadb.kill_sessions(mysql_url)
 
     with prepare(mysql_url) as alchemy, open_transactions(alchemy) as transactions:
         event.listen(alchemy.get_engine(), "commit", cut)

@@ -44,6 +44,7 @@ def test_every_response_is_documented(keyed_database: httpx.Client, tmp_path: Pa
         Path(sys.executable).with_name("schemathesis"),
         "--config-file", Path(__file__).with_name("schemathesis.toml"), "run", tmp_path / "openapi.json",
         "--url", str(client.base_url), "--header", f"Authorization: Bearer {EDITOR_SECRET}",
+        "--exclude-checks", "use_after_free",  # a deleted student has a history, on purpose
         "--checks", "all", "--max-examples", "30", "--seed", "1", "--no-color",
         "--suppress-health-check", "filter_too_much",  # a name has to match an expression
     ]  # fmt: skip

@@ -51,7 +51,7 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
     def connect(dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> Any:
         if "password" in given:  # mysqlclient has another name for it, and is right about its characters
             given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would encode a text as Latin-1
-        if dialect.driver == MYSQLDB:  # which takes no other seconds than whole ones
+        if dialect.driver == MYSQLDB:  # pragma: no cover  tests with TEST_MYSQL_SCHEME; it takes whole seconds only
             given |= {name: math.ceil(given[name]) for name in ("read_timeout", "write_timeout")}
         if hosts is None:
             return None

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.database.config import AlchemyConfig, Timeouts
+from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
 from litestar_app.exceptions import DatabaseUnavailableError
 from tests.conftest import Rows
 from tests.database import create, prepare, run
@@ -166,3 +166,26 @@ def test_stop_leaves_a_hung_write_behind(alchemy: AlchemyConfig, names: Names) -
     assert names() == []
     for thread in {*threading.enumerate()} - threads:  # no time was left to wait for any of them
         thread.join()
+
+
+def test_writes_that_are_locked_leave_threads_for_others(mariadb: MariaDB, mysql_url: str) -> None:
+    """One after the other, each in a group of its own, or many at once."""
+
+    def update(session: Session) -> None:
+        session.connection().exec_driver_sql("UPDATE students SET cgpa = 2 WHERE id = 1")
+
+    async def main(database: Database) -> None:
+        await database.write(create("Locked"))
+        with open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 1 FOR UPDATE"):
+            locked = []
+            for count in (1, 1, 2 * THREADS):
+                locked += [asyncio.ensure_future(database.write(update)) for _ in range(count)]
+                await asyncio.sleep(0.1)
+            assert await database.write(create("A")) == "A"
+            assert not any(future.done() for future in locked)
+            outcomes = await asyncio.gather(*locked, return_exceptions=True)
+        assert {isinstance(outcome, DatabaseUnavailableError) for outcome in outcomes} == {True}
+        assert await database.write(create("B")) == "B"
+
+    with prepare(mysql_url, Timeouts(lock=8, queue=20)) as alchemy:
+        run(alchemy, main)

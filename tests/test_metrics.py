@@ -101,7 +101,10 @@ def test_waiting_and_busy_writes_are_seen(tmp_path: Path, sqlite_path: Path) -> 
     with Service(tmp_path, DATABASE_URL=f"sqlite:///{sqlite_path}") as service, ThreadPoolExecutor(6) as pool:
         with contextlib.closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
-            writes = [pool.submit(service.client.post, "/student", json=ANANYA) for _ in range(5)]
+            writes = [pool.submit(service.client.post, "/student", json=ANANYA)]
+            while read_metrics(service.client)["database_threads_busy", "writer"] < 1:  # of two, it might take both
+                time.sleep(0.01)
+            writes += [pool.submit(service.client.post, "/student", json=ANANYA) for _ in range(4)]
             while (seen := read_metrics(service.client))["database_work_waiting", "writer"] < 4:
                 time.sleep(0.01)
             assert seen["database_threads_busy", "writer"] == 1

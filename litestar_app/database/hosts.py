@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.exc import DisconnectionError
 
-from litestar_app.database.failures import Failure, classify
+from litestar_app.database.failures import Failure, classify, is_lost
 from litestar_app.settings import Host
 
 logger = logging.getLogger("litestar_app")
@@ -170,7 +170,7 @@ class Hosts:
         if chosen != before or had_outage:
             logger.warning("The database host is now %s%s", _name(chosen), f" ({reasons})" if reasons else "")
         problem = problems.get(before)
-        if problem is not None and problem.args[:1] not in {(NOT_READY,), (READ_ONLY,)}:
+        if problem is not None and problem.args[:1] not in {(NOT_READY,), (READ_ONLY,)} and _is_silent(problem):
             self._abandon(before)
 
     def _abandon(self, host: Host) -> None:
@@ -178,8 +178,9 @@ class Hosts:
         with self._adding:
             drivers = [driver for driver in self._drivers if (driver.host, driver.port) == host]
         for driver in drivers:
-            with contextlib.suppress(OSError, AttributeError):  # its thread has closed it
-                driver._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  there is no public way
+            with contextlib.suppress(OSError, TypeError):  # its thread has closed it
+                # not the method of a TLS socket, which ends the encryption before it ends the connection
+                socket.socket.shutdown(driver._sock, socket.SHUT_RDWR)  # noqa: SLF001  there is no public way
 
 
 def check_ready(driver: Any) -> None:
@@ -202,6 +203,11 @@ def _error(code: int, reason: str) -> Exception:
     from pymysql.err import OperationalError  # noqa: PLC0415  it is not loaded where the database is SQLite
 
     return OperationalError(code, reason)
+
+
+def _is_silent(problem: Exception) -> bool:
+    """Tell a host that does not respond from one that rejects a connection more, as with too many of them."""
+    return is_lost(problem) or problem.args[:1] == (CANNOT_CONNECT,)
 
 
 def _close(driver: Any) -> None:

@@ -44,7 +44,7 @@ class WorkerThreads(Generic[R]):
         self._interruptible = interruptible
         self._busy, self._waiting = metrics.BUSY.labels(name), metrics.WAITING.labels(name)
         self._count = metrics.THREADS.labels(name)
-        self._queue_timeout = queue_timeout
+        self.queue_timeout = queue_timeout
         self._queue: SimpleQueue[_Job[R, Any] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(make,), name=f"{name}-{number}", daemon=True)
@@ -69,11 +69,11 @@ class WorkerThreads(Generic[R]):
         """
         if not self._is_open:
             raise DatabaseUnavailableError("the service is stopping")
-        job = _Job(work, time.monotonic() + self._queue_timeout)
+        job = _Job(work, time.monotonic() + self.queue_timeout)
         self._waiting.inc()
         self._queue.put(job)
         # all threads may be busy for long, and then none of them looks how late it is
-        timer = job.expire_later(self._queue_timeout) if self._interruptible else None
+        timer = job.expire_later(self.queue_timeout) if self._interruptible else None
         try:
             outcome = await job.future
         except asyncio.CancelledError:

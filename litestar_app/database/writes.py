@@ -24,6 +24,7 @@ from litestar_app.exceptions import (
     CommitUnknownError,
     DatabaseFileError,
     DatabaseUnavailableError,
+    QueueTimeoutError,
     RejectedError,
     RetryTransactionError,
 )
@@ -119,8 +120,12 @@ class Transactions:
             return self._commit(group)
         except BaseException as error:  # noqa: BLE001  raised where each unit of work is awaited
             is_locked = is_retryable(error) and time.monotonic() - began > self._lock_timeout  # the whole table
-            is_down = classify(error) in {Failure.OUTAGE, Failure.REFUSED}
-            return [error for _ in group] if is_locked or is_down or isinstance(error, CommitUnknownError) else None
+            is_down = classify(error) is Failure.OUTAGE
+            if is_locked or is_down or isinstance(error, CommitUnknownError):
+                return [error for _ in group]
+            if is_retryable(error):
+                metrics.RETRIES.inc()
+            return None
 
     def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
@@ -192,18 +197,26 @@ class _Entry(NamedTuple):
     connection: Connection | None
 
 
+def _resolve(group: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
+    for entry, outcome in zip(group, outcomes, strict=True):
+        if not entry.future.done():
+            entry.future.set_result(outcome)
+
+
 class GroupCommit:
     """Collects the writes that come while others are written, and has them written as groups with one COMMIT each.
 
     COMMIT, an fsync, is most of what a write costs, and the way to a thread and back much of the rest. SQLite lets one
     transaction write at a time, so one group is written after the other; a server writes several at once, and what
-    fails there in a group, as for the lock of a row, is run again alone, while the next group is written.
+    fails there in a group, as for the lock of a row, is run again alone, while the next group is written. Only some
+    threads wait for locks, so that one is free for what meets none.
     """
 
-    def __init__(self, threads: WorkerThreads[Transactions], groups: int) -> None:
-        """Take how many groups are written at once."""
+    def __init__(self, threads: WorkerThreads[Transactions], groups: int, retries: int) -> None:
+        """Take how many groups are written at once, and how many threads may wait for locks."""
         self._threads = threads
         self._groups = groups
+        self._retries = asyncio.Semaphore(retries)
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._is_open = True
         self._waiting = metrics.WAITING.labels(threads.name)
@@ -246,7 +259,7 @@ class GroupCommit:
         works = [entry.work for entry in group]
         outcomes: list[Outcome] | None
         try:
-            if self._groups == 1 or len(group) == 1:
+            if self._groups == 1:
                 outcomes = await self._threads.run(lambda transactions: transactions.run(works, connection))
             else:
                 outcomes = await self._threads.run(lambda transactions: transactions.run_once(works))
@@ -254,11 +267,28 @@ class GroupCommit:
             outcomes = [error for _ in group]
         if outcomes is None:
             for entry in group:
-                tasks.create_task(self._write_group([entry], None, tasks))
+                tasks.create_task(self._write_alone(entry, is_first=len(group) > 1))
             return
-        for entry, outcome in zip(group, outcomes, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(outcome)
+        _resolve(group, outcomes)
+
+    async def _write_alone(self, entry: _Entry, *, is_first: bool) -> None:
+        """Write what a group has failed with: first at once, and if that fails too as often as there is time for it."""
+        outcomes: list[Outcome] | None = None
+        try:
+            if is_first:
+                outcomes = await self._threads.run(lambda transactions: transactions.run_once([entry.work]))
+            if outcomes is None:
+                async with asyncio.timeout(self._threads.queue_timeout):
+                    await self._retries.acquire()
+                try:
+                    outcomes = await self._threads.run(lambda transactions: transactions.run([entry.work]))
+                finally:
+                    self._retries.release()
+        except TimeoutError:
+            outcomes = [QueueTimeoutError("no thread was free in time")]
+        except Exception as error:  # noqa: BLE001  it is raised where the unit of work is awaited
+            outcomes = [error]
+        _resolve([entry], outcomes)
 
     def stop(self) -> None:
         """Let `run` end when the writes that are waiting now have been written."""

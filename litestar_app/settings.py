@@ -161,7 +161,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise SettingsError("DATABASE_URL has an empty host; expected mysql://user:password@host1,host2:3307/name")
         if any("unix_socket" in url.query for url in urls):
             raise SettingsError("DATABASE_URL has the parameter unix_socket, which does not go with several hosts")
-        if urls[0].drivername.endswith(MYSQLDB):
+        if _is_mysqldb(urls[0]):
             raise SettingsError("DATABASE_URL has several hosts, which do not go with mysqldb; leave +mysqldb out")
         return urls
 
@@ -180,12 +180,16 @@ def _read_url(text: str) -> URL:
     if any(CONTROL_CHARACTER.search(part) for part in (text, url.database or "")):
         raise SettingsError(f"DATABASE_URL contains a control character; expected a URL such as {right}")
     backend = url.get_backend_name()
-    is_mysqldb = url.drivername in {f"mysql+{MYSQLDB}", f"mariadb+{MYSQLDB}"}
-    if backend not in DRIVERS or not (is_mysqldb or url.drivername in {backend, DRIVERS[backend]}):
+    if backend not in DRIVERS or not (_is_mysqldb(url) or url.drivername in {backend, DRIVERS[backend]}):
         raise SettingsError(f"DATABASE_URL starts with {url.drivername}://; expected sqlite, mysql or mariadb")
     for problem in _sqlite_problems(url) if backend == "sqlite" else _mysql_problems(url, text):
         raise SettingsError(f"DATABASE_URL {problem}")
-    return url if is_mysqldb else url.set(drivername=DRIVERS[backend])
+    return url if _is_mysqldb(url) else url.set(drivername=DRIVERS[backend])
+
+
+def _is_mysqldb(url: URL) -> bool:
+    """Tell whether a URL names mysqlclient, which SQLAlchemy takes too where no driver is named."""
+    return url.drivername in {f"mysql+{MYSQLDB}", f"mariadb+{MYSQLDB}"}
 
 
 def _split_hosts(value: str) -> list[str]:
@@ -278,14 +282,13 @@ def _mysql_problems(url: URL, text: str) -> Iterator[str]:
         yield f"names no database: {right}"
     if not (url.host is None or _is_host(url.host)) or not (url.port is None or 1 <= url.port <= MAX_PORT):
         yield f"has an impossible host or port: {right}"
-    is_mysqldb = url.drivername.endswith(MYSQLDB)
-    if is_mysqldb and importlib.util.find_spec("MySQLdb") is None:
+    if _is_mysqldb(url) and importlib.util.find_spec("MySQLdb") is None:
         yield "names mysqldb, which is not installed: uv sync --extra mysqlclient, or leave +mysqldb out"
     parameters = text.rpartition("@")[2].partition("?")[2]
     if parameters and parameters.count("&") + 1 != len(url.query):
         yield "has an empty or a repeated parameter"
     for name, value in url.query.items():
-        possible = ("unix_socket",) if is_mysqldb else MYSQL_PARAMETERS
+        possible = ("unix_socket",) if _is_mysqldb(url) else MYSQL_PARAMETERS
         if name not in possible:
             yield f"has the parameter {name!r}: expected {', '.join(possible)}"
         yield from _tls_problems(name, str(value), url)

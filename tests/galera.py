@@ -110,18 +110,7 @@ class Node(MariaDB):
 
     def read(self, statement: str, database: str) -> list[tuple[Any, ...]]:
         """Read when it has all that the cluster had at this moment."""
-        connection = pymysql.connect(
-            host=self.host,
-            port=self.port,
-            user="root",
-            database=database,
-            charset="utf8mb4",
-            init_command="SET wsrep_sync_wait = 1",
-            read_timeout=60,
-        )
-        with contextlib.closing(connection), connection.cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall())
+        return self.execute(statement, database=database, init_command="SET wsrep_sync_wait = 1")
 
     def isolate(self, *, on: bool) -> None:
         """Cut it off from the other nodes, but not from its clients, or end that."""

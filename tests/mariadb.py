@@ -98,7 +98,9 @@ class MariaDB:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
-    def execute(self, statement: str, *arguments: Any, database: str | None = None) -> list[tuple[Any, ...]]:
+    def execute(
+        self, statement: str, *arguments: Any, database: str | None = None, init_command: str | None = None
+    ) -> list[tuple[Any, ...]]:
         """Run one statement as root, commit, and return its rows."""
         connection = pymysql.connect(
             host=self.host,
@@ -107,6 +109,7 @@ class MariaDB:
             database=database,
             connect_timeout=5,
             read_timeout=60,
+            init_command=init_command,
             autocommit=True,
             charset="utf8mb4",
         )

@@ -31,6 +31,11 @@ def names(query: Callable[..., Rows]) -> Names:
     return lambda: sorted(name for (name,) in query("SELECT name FROM students"))
 
 
+def update(session: Session) -> None:
+    """Change the first student, a unit of work that waits where that row is locked."""
+    session.connection().exec_driver_sql("UPDATE students SET cgpa = 2 WHERE id = 1")
+
+
 def write_together(alchemy: AlchemyConfig, works: list[Callable[[Session], str]], *, leave: bool = False) -> list[Any]:
     """Write while another write is under way, so that these wait together; the first may be cancelled meanwhile."""
     begun, release = threading.Event(), threading.Event()
@@ -64,9 +69,6 @@ def test_waiting_writes_share_one_commit(alchemy: AlchemyConfig, names: Names) -
 
 def test_lock_of_a_row_holds_up_its_own_write(mariadb: MariaDB, mysql_url: str) -> None:
     """Those of its group are run again without it, and do not wait as long."""
-
-    def update(session: Session) -> None:
-        session.connection().exec_driver_sql("UPDATE students SET cgpa = 2 WHERE id = 1")
 
     async def main(database: Database) -> None:
         await database.write(create("Locked"))
@@ -170,9 +172,6 @@ def test_stop_leaves_a_hung_write_behind(alchemy: AlchemyConfig, names: Names) -
 
 def test_writes_that_are_locked_leave_threads_for_others(mariadb: MariaDB, mysql_url: str) -> None:
     """One after the other, each in a group of its own, or many at once."""
-
-    def update(session: Session) -> None:
-        session.connection().exec_driver_sql("UPDATE students SET cgpa = 2 WHERE id = 1")
 
     async def main(database: Database) -> None:
         await database.write(create("Locked"))

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from litestar_app.database.failures import Failure, classify, is_lost
 from litestar_app.database.hosts import Hosts
 from litestar_app.database.sqlite import DatabaseFile, decode_any
+from litestar_app.settings import Host
 
 MAX_CHECK_AGE = 0.1
 """Seconds for which the event loop trusts the last look at the database file."""
@@ -21,6 +22,16 @@ RETRY_WITHIN = 1.0
 
 Of several hosts another may have taken over from one that hangs; then it is always retried.
 """
+
+
+def current_host(hosts: Hosts | None) -> Host | None:
+    """Return the host in use, where there are several."""
+    return None if hosts is None else hosts.current
+
+
+def has_hung(began: float, host: Host | None, hosts: Hosts | None) -> bool:
+    """Tell whether what has lost its connection took so long that its host hangs, and no other has taken over since."""
+    return time.monotonic() - began > RETRY_WITHIN and host == current_host(hosts)
 
 
 class CompiledStatement(NamedTuple):
@@ -84,7 +95,7 @@ class Reader:
     def fetch(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         """Return all rows; a read is retried once where its connection turns out to be lost."""
         began, self._is_interrupted = time.monotonic(), False
-        host = self._hosts and self._hosts.current
+        host = current_host(self._hosts)
         try:
             return self._execute(statement, values)
         except Exception as error:
@@ -94,8 +105,7 @@ class Reader:
             if classify(error) is Failure.CONTENTION:  # the connection is whole, and to open another can block
                 raise
             self.close()
-            hangs = time.monotonic() - began > RETRY_WITHIN and host == (self._hosts and self._hosts.current)
-            if self._is_interrupted or not is_lost(error) or hangs:
+            if self._is_interrupted or not is_lost(error) or has_hung(began, host, self._hosts):
                 raise
         try:
             return self._execute(statement, values)

@@ -1,4 +1,4 @@
-"""Units of work: committed all or nothing, run again while others are in their way, several to one COMMIT on SQLite."""
+"""Units of work: committed all or nothing, run again while others are in their way, several to one COMMIT."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from litestar_app import metrics
 from litestar_app.database import mysql
 from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
 from litestar_app.database.hosts import Hosts
-from litestar_app.database.reads import RETRY_WITHIN, CompiledStatement, compile_statement
+from litestar_app.database.reads import CompiledStatement, compile_statement, current_host, has_hung
 from litestar_app.database.sqlite import DatabaseFile
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.exceptions import (
@@ -129,7 +129,7 @@ class Transactions:
 
     def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
-        host = self._hosts and self._hosts.current
+        host = current_host(self._hosts)
         try:
             with self._begin(connection) as session:
                 outcomes = [_run_or_reject(work, session) for work in group]
@@ -143,10 +143,9 @@ class Transactions:
         except BaseException as error:
             if is_committing:
                 raise_if_commit_unknown(error)
-            elif was_kept and is_lost(error):
-                hangs = time.monotonic() - began > RETRY_WITHIN and host == (self._hosts and self._hosts.current)
-                if not hangs:  # the server had closed an idle connection, or left, and has rolled back what it was sent
-                    raise RetryTransactionError(error) from error
+            elif was_kept and is_lost(error) and not has_hung(began, host, self._hosts):
+                # the server had closed an idle connection, or left, and has rolled back what it was sent
+                raise RetryTransactionError(error) from error
             raise
         return outcomes
 

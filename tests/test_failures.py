@@ -32,10 +32,10 @@ SQLITE = {
     Failure.DEFECT: "ERROR SCHEMA MISUSE RANGE MISMATCH",
 }
 MYSQL = {
-    Failure.CONTENTION: [1020, 1050, 1061, 1205, 1213],
+    Failure.CONTENTION: [1020, 1050, 1061, 1205, 1213, 3101],
     Failure.OUTAGE: [
         0, 3, 167, 1467,
-        1021, 1030, 1037, 1038, 1040, 1041, 1047, 1053, 1114, 1129, 1135, 1152, 1158, 1159, 1160, 1161, 1180,
+        1021, 1026, 1030, 1037, 1038, 1040, 1041, 1047, 1053, 1114, 1129, 1135, 1152, 1158, 1159, 1160, 1161, 1180,
         1203, 1206, 1226, 1290, 1317, 1637, 1792, 1836, 1927, 1969, 2002, 2003, 2005, 2006, 2013, 2014, 2026, 2055,
         3024, 4031,
     ],
@@ -66,6 +66,7 @@ CASES: list[tuple[BaseException, Failure, bool]] = [
     (sqlite3.ProgrammingError("Cannot operate on a closed database."), Failure.DEFECT, False),
     (ConnectionResetError(), Failure.OUTAGE, True),
     (PoolTimeoutError("QueuePool limit"), Failure.OUTAGE, False),
+    (InvalidRequestError("This connection is closed"), Failure.OUTAGE, False),
     (ssl.SSLEOFError(), Failure.OUTAGE, True),
     (RetryTransactionError(), Failure.CONTENTION, False),
     (ZeroDivisionError(), Failure.DEFECT, False),
@@ -102,6 +103,8 @@ def test_error_is_classified(error: BaseException, kind: Failure, lost: bool, wr
 
 UNKNOWN_AT_COMMIT = {
     (2013, "Lost connection"): True,
+    (2026, "SSL connection error"): True,
+    (1105, "Unknown error"): False,
     (1047, "WSREP has not yet prepared node for application use"): True,
     (1180, "Error while appending fragment(provider status: Not connected to Primary Component)"): True,
     (1180, "Got error 28 'No space left on device' during COMMIT"): False,
@@ -114,6 +117,13 @@ def test_errors_that_leave_the_outcome_of_commit_open(arguments: tuple[int, str]
     error = pymysql.err.OperationalError(*arguments)
     with pytest.raises(CommitUnknownError) if UNKNOWN_AT_COMMIT[arguments] else nullcontext():
         raise_if_commit_unknown(DBAPIError("COMMIT", None, error))
+
+
+def test_driver_that_fails_during_commit_leaves_its_outcome_open() -> None:
+    """As where the rest of a packet is missing, or memory."""
+    for error in (IndexError("index out of range"), MemoryError()):
+        with pytest.raises(CommitUnknownError):
+            raise_if_commit_unknown(error)
 
 
 @pytest.mark.parametrize(

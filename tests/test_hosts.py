@@ -22,8 +22,8 @@ from tests.mariadb import MariaDB, free_port, run_mariadb
 from tests.service import ANANYA, UNAVAILABLE, serve_database
 
 Servers = tuple[MariaDB, MariaDB]
-QUICK = Timeouts(start=0, look=0.05, stable=0.3)
-PATIENT = Timeouts(look=0.05, stable=3600)
+QUICK = Timeouts(start=0, probe=0.05, stable=0.3)
+PATIENT = Timeouts(probe=0.05, stable=3600)
 
 
 @pytest.fixture(scope="module")

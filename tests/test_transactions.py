@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from litestar_app.database.config import AlchemyConfig, Timeouts
 from litestar_app.database.reads import RETRY_WITHIN
-from litestar_app.database.writes import Transactions
+from litestar_app.database.writes import GroupError, Transactions
 from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError
 from tests.conftest import Rows
 from tests.database import create, open_transactions, prepare
@@ -73,10 +73,23 @@ def test_rejection_leaves_its_group_alone(transactions: Transactions, names: Nam
     assert [statement.split()[0] for statement in sql_log].count("INSERT") == 2
 
 
+@pytest.mark.parametrize("retry", [True, False])
 @pytest.mark.parametrize("error", [ZeroDivisionError(), StopIteration(), KeyboardInterrupt()], ids=repr)
-def test_failure_splits_its_group(transactions: Transactions, names: Names, error: BaseException) -> None:
-    assert transactions.run([create("A"), fail(error), create("B")]) == ["A", error, "B"]
-    assert names() == ["A", "B"]
+def test_failure_rolls_back_its_group(
+    transactions: Transactions, names: Names, error: BaseException, *, retry: bool
+) -> None:
+    """Those beside it are run again, each alone; what has failed alone is not."""
+    with pytest.raises(GroupError) as raised:
+        transactions.run([create("A"), fail(error)], retry=retry)
+    assert raised.value.reason is error
+    assert transactions.run([fail(error)], retry=retry) == [error]
+    assert names() == []
+
+
+def test_contention_is_not_waited_for_where_others_would_wait_too(transactions: Transactions, names: Names) -> None:
+    with pytest.raises(GroupError):
+        transactions.run([fail(RetryTransactionError())], retry=False)
+    assert names() == []
 
 
 def test_failed_commit_leaves_nothing_behind(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
@@ -85,9 +98,10 @@ def test_failed_commit_leaves_nothing_behind(sqlite_url: str, query_file: Callab
         query_file(DEFERRED)
         assert kinds(transactions.run([violate_at_commit])) == [IntegrityError]
         assert transactions.run([create("A")]) == ["A"]
-        assert kinds(transactions.run([violate_at_commit, create("B")])) == [IntegrityError, "B"]
+        with pytest.raises(GroupError):
+            transactions.run([violate_at_commit, create("B")])
         assert transactions.run([create("C")]) == ["C"]
-    assert query_file("SELECT name FROM students ORDER BY id") == [("A",), ("B",), ("C",)]
+    assert query_file("SELECT name FROM students ORDER BY id") == [("A",), ("C",)]
 
 
 def test_retry_runs_the_whole_unit_again(transactions: Transactions, names: Names) -> None:
@@ -141,8 +155,9 @@ def test_deadlock_is_retried(mysql_url: str, mysql_query: Callable[..., Rows]) -
     assert len(tries) == 3
 
 
+@pytest.mark.parametrize("retry", [True, False])
 @pytest.mark.parametrize("size", [1, 2])
-def test_unknown_commit_is_not_retried(mariadb: MariaDB, mysql_url: str, size: int) -> None:
+def test_unknown_commit_is_not_retried(mariadb: MariaDB, mysql_url: str, size: int, *, retry: bool) -> None:
     """The row may be stored or not: only the client can know whether a second one would do harm."""
     tries: list[int] = []
 
@@ -155,7 +170,7 @@ def test_unknown_commit_is_not_retried(mariadb: MariaDB, mysql_url: str, size: i
 
     with prepare(mysql_url) as alchemy, open_transactions(alchemy) as transactions:
         event.listen(alchemy.get_engine(), "commit", cut)
-        assert kinds(transactions.run([work] * size)) == [CommitUnknownError] * size
+        assert kinds(transactions.run([work] * size, retry=retry)) == [CommitUnknownError] * size
     assert len(tries) == size
 
 
@@ -211,15 +226,6 @@ def test_lock_fails_the_whole_group_at_once(
             assert sql_log.count("BEGIN IMMEDIATE") == 1
         assert transactions.run([create("C")]) == ["C"]
     assert query_file("SELECT name FROM students") == [("C",)]
-
-
-def test_lock_ends_a_group_that_was_split(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
-    """Once one of a split group has waited for a lock in vain, those behind it are not begun."""
-    begun: list[Session] = []
-    with prepare(sqlite_url, Timeouts(lock=0.1)) as alchemy, open_transactions(alchemy) as transactions:
-        outcomes = transactions.run([fail(ZeroDivisionError()), fail(RetryTransactionError()), begun.append])
-    assert kinds(outcomes) == [ZeroDivisionError, RetryTransactionError, RetryTransactionError]
-    assert (begun, query_file("SELECT * FROM students")) == ([], [])
 
 
 def test_sqlite_connections_are_durable(sqlite_url: str, sql_log: list[str]) -> None:

@@ -121,13 +121,14 @@ class Database:
             return outcome
         while True:
             outcome = await self._group_commit.write(work, connection)
-            if self._file is not None or not self._long_writes or not is_retryable(outcome):
+            is_in_the_way = is_retryable(outcome) or isinstance(outcome, QueueTimeoutError)
+            if self._file is not None or not self._long_writes or not is_in_the_way:
                 return outcome
 
     async def _run_to_end(self, work: UnitOfWork, connection: Connection) -> Outcome:
         """Return only when no thread uses the connection any more; cancelled, stop the work, or drop it before."""
         is_abandoned = threading.Event()
-        driver = connection.connection.dbapi_connection
+        dbapi_connection = connection.connection.dbapi_connection
 
         def run_unless_abandoned(session: Session) -> Any:
             if is_abandoned.is_set():
@@ -142,7 +143,7 @@ class Database:
         except asyncio.CancelledError:
             is_abandoned.set()
             while not running.done():  # an interrupt between two statements stops neither
-                await asyncio.to_thread(interrupt, driver, self._engine)
+                await asyncio.to_thread(interrupt, dbapi_connection, self._engine)
                 await asyncio.wait([running], timeout=INTERRUPT_AGAIN)
             raise
 

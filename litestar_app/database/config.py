@@ -45,8 +45,8 @@ class Timeouts(Struct, frozen=True):
     """For a thread that is free."""
     socket: float = 10
     """For MySQL to respond, after which it counts as hung."""
-    look: float = 1
-    """Between two looks at several hosts of MySQL."""
+    probe: float = 1
+    """Between two probes of several hosts of MySQL."""
     stable: float = 5
     """For which one of them must be ready before it takes over from another one that is."""
     ready: float = 2
@@ -208,5 +208,5 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
     if config.file is not None:
         sqlite.set_up(engine, config.file)
     else:
-        config.hosts = mysql.set_up(engine, settings.hosts, timeouts.look, timeouts.stable)
+        config.hosts = mysql.set_up(engine, settings.hosts, timeouts.probe, timeouts.stable)
     return config

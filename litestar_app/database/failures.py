@@ -4,6 +4,7 @@ import sqlite3
 from enum import Enum
 from typing import NoReturn
 
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from litestar_app import metrics
@@ -51,13 +52,14 @@ MYSQL = {
         1205,  # lock wait timeout
         1213,  # deadlock; a Galera cluster says it at COMMIT too
         1020,  # the row has changed since it was read
+        3101,  # Group Replication has rolled back what was to be committed
         1050, 1061,  # another process has just created this table or index
     ], Failure.CONTENTION),
     **dict.fromkeys([
         0, 2002, 2003, 2005, 2006, 2013, 2014, 2026, 2055, 1053, 1927, 4031,  # no connection, or not any more
         1037, 1038, 1040, 1041, 1135, 1203, 1206, 1226, 1637,  # out of connections, threads, memory or locks
         1047,  # a cluster node without quorum
-        3, 1021, 1030, 1114, 1180,  # disk full
+        3, 1021, 1026, 1030, 1114, 1180,  # disk full
         167, 1467,  # no ids left
         1129, 1152, 1158, 1159, 1160, 1161,  # network
         1290, 1792, 1836,  # read-only
@@ -85,12 +87,14 @@ OURS: dict[type[BaseException], str] = {
 for name in (*(failure.name.lower() for failure in Failure), *OURS.values()):
     metrics.ERRORS.labels(name)  # so that each is there from the start, as 0
 
+CLOSED_AGAIN = "This connection is closed"
+"""What SQLAlchemy's pool says where the database host has changed twice while a connection was taken."""
 MYSQL_MODULES = {"pymysql.err", "MySQLdb", "MySQLdb._exceptions"}
 """Where the drivers have their exceptions."""
 MYSQL_LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
 """Codes after which the connection cannot be used any more."""
-
-
+CLIENT_ERRORS = range(2000, 3000)
+"""Codes of the drivers, which know nothing of what the server does meanwhile."""
 ERROR_DURING_COMMIT, OF_GALERA = 1180, "provider status"
 """Without these words COMMIT has failed and nothing is stored, as on a full disk.
 
@@ -108,9 +112,8 @@ def classify(error: BaseException) -> Failure:
         if "no such table" in str(original):  # which has no code of its own
             return Failure.REFUSED
         return SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, Failure.DEFECT)
-    if isinstance(original, PoolTimeoutError):  # every connection is in use
-        return Failure.OUTAGE
-    if isinstance(original, OSError):  # of a socket, or of the file
+    is_closed = isinstance(original, InvalidRequestError) and str(original) == CLOSED_AGAIN
+    if is_closed or isinstance(original, (PoolTimeoutError, OSError)):  # no free connection; a socket, or the file
         return Failure.OUTAGE
     code = _mysql_code(original)
     return Failure.DEFECT if code is None else MYSQL.get(code, Failure.DEFECT)
@@ -149,9 +152,15 @@ def raise_translated(error: BaseException) -> NoReturn:
 
 
 def raise_if_commit_unknown(error: BaseException) -> None:
-    """Raise CommitUnknownError for an error of COMMIT that says nothing about its outcome."""
+    """Raise CommitUnknownError for an error of COMMIT, unless the database itself says that it has failed."""
     reason = getattr(error, "orig", None) or error
-    if is_lost(error) or (_mysql_code(reason) == ERROR_DURING_COMMIT and OF_GALERA in str(reason)):
+    if isinstance(reason, sqlite3.Error):
+        has_failed = not is_lost(reason)
+    else:
+        code = _mysql_code(reason)
+        is_galera = code == ERROR_DURING_COMMIT and OF_GALERA in str(reason)
+        has_failed = code is not None and code not in MYSQL_LOST and code not in CLIENT_ERRORS and not is_galera
+    if not has_failed:
         raise CommitUnknownError(f"COMMIT failed, its outcome is unknown: {reason}") from error
 
 

@@ -16,8 +16,8 @@ from litestar_app.settings import Host
 
 logger = logging.getLogger("litestar_app")
 
-LOOK_TIMEOUT = 2.0
-"""Seconds that a host has for a response to a look."""
+PROBE_TIMEOUT = 2.0
+"""Seconds that a host has for a response to a probe."""
 CANNOT_CONNECT, NOT_READY, READ_ONLY = 2003, 1047, 1290
 """Codes of errors."""
 
@@ -25,17 +25,17 @@ CANNOT_CONNECT, NOT_READY, READ_ONLY = 2003, 1047, 1290
 class Hosts:
     """The hosts in the order in which they are preferred. All connections go to the first that is ready.
 
-    While it is open a thread looks at them; beside that, they are looked at where a connection fails.
+    While it is open a thread probes them; beside that, they are probed where a connection fails.
     """
 
     def __init__(self, hosts: Sequence[Host], interval: float, stable_after: float) -> None:
-        """Take the seconds between two looks, and for how many a host is ready before it takes over from another.
+        """Take the seconds between two probes, and for how many a host is ready before it takes over from another.
 
         A node that was frozen says that it is ready until it knows that it was expelled; and one that fails again and
         again must not take all connections with it each time.
         """
         self.current: Host | None = None
-        """The one in use, or while none is ready the last that was; None before the first look."""
+        """The one in use, or while none is ready the last that was; None before the first probe."""
         self._hosts = hosts
         self._interval = interval
         self._stable_after = stable_after
@@ -44,30 +44,30 @@ class Hosts:
         self._ready_since: dict[Host, float] = {}
         self._make: Callable[..., Any] | None = None
         self._probes: dict[Host, Any] = {}
-        self._looked = float("-inf")
-        self._looking = threading.Lock()
-        self._drivers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._probed_at = float("-inf")
+        self._probing = threading.Lock()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._adding = threading.Lock()
         self._stop: threading.Event | None = None
 
     def open(self) -> None:
-        """Start to look at the hosts."""
+        """Start to probe the hosts."""
         self._stop = threading.Event()
         threading.Thread(target=self._watch, args=[self._stop], name="hosts", daemon=True).start()
 
     def close(self) -> None:
-        """Let the thread end, without waiting for it: a look takes seconds where a host hangs."""
+        """Let the thread end, without waiting for it: a probe takes seconds where a host hangs."""
         if self._stop is not None:
             self._stop.set()
             self._stop = None
 
-    def is_current(self, driver: Any) -> bool:
-        """Tell whether a connection of the driver goes to the host in use."""
-        return (driver.host, driver.port) == self.current
+    def is_current(self, connection: Any) -> bool:
+        """Tell whether a connection goes to the host in use."""
+        return (connection.host, connection.port) == self.current
 
-    def check(self, driver: Any) -> None:
+    def check(self, connection: Any) -> None:
         """Have the pool replace a connection that goes to another host."""
-        if not self.is_current(driver):
+        if not self.is_current(connection):
             raise DisconnectionError
 
     def connect(self, make: Callable[..., Any]) -> Any:
@@ -81,47 +81,47 @@ class Hosts:
         """
         self._make = make
         if self.current is None or (self._outage is not None and self._stop is None):
-            self._look(time.monotonic())
+            self._probe(time.monotonic())
         began, host = time.monotonic(), self._require_host()
         try:
             return self._connect(make, host)
         except Exception:
-            self._look(began)
+            self._probe(began)
             if self._require_host() == host:
                 raise
         return self._connect(make, self._require_host())
 
     def _connect(self, make: Callable[..., Any], host: Host) -> Any:
-        driver = make(host=host[0], port=host[1], defer_connect=True)
+        connection = make(host=host[0], port=host[1], defer_connect=True)
         with self._adding:
-            self._drivers.add(driver)  # before it connects, which takes long where the host hangs
+            self._connections.add(connection)  # before it connects, which takes long where the host hangs
         try:
-            driver.connect()
-            check_ready(driver)
+            connection.connect()
+            check_ready(connection)
         except BaseException:
-            _close(driver)
+            _close(connection)
             raise
-        return driver
+        return connection
 
     def _require_host(self) -> Host:
         if (outage := self._outage) is not None:
             raise _error(*outage)
-        assert self.current is not None  # noqa: S101  there has been a look
+        assert self.current is not None  # noqa: S101  there has been a probe
         return self.current
 
     def _watch(self, stop: threading.Event) -> None:
         while not stop.wait(self._interval):
-            self._look(time.monotonic())
-        with self._looking:
+            self._probe(time.monotonic())
+        with self._probing:
             while self._probes:
                 _close(self._probes.popitem()[1])
 
-    def _look(self, since: float) -> None:
-        """Look at the hosts, unless another thread has begun to do so since then."""
-        with self._looking:
-            if self._looked >= since or self._make is None:
+    def _probe(self, since: float) -> None:
+        """Probe the hosts, unless another thread has begun to do so since then."""
+        with self._probing:
+            if self._probed_at >= since or self._make is None:
                 return
-            now = self._looked = time.monotonic()
+            now = self._probed_at = time.monotonic()
             known, self._ready_since = self._ready_since, {}
             problems: dict[Host, Exception] = {}
             chosen: Host | None = None
@@ -140,20 +140,20 @@ class Hosts:
         """Ask a host on a connection that is kept for that, which may have been closed meanwhile."""
         began = time.monotonic()
         while True:
-            driver, is_kept = self._probes.pop(host, None), True
+            connection, is_kept = self._probes.pop(host, None), True
             try:
-                if driver is None:
+                if connection is None:
                     is_kept = False
-                    timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), LOOK_TIMEOUT)
-                    driver = make(host=host[0], port=host[1], **timeouts)
-                check_ready(driver)
+                    timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), PROBE_TIMEOUT)
+                    connection = make(host=host[0], port=host[1], **timeouts)
+                check_ready(connection)
             except Exception as error:  # noqa: BLE001  whatever it is, the host is not ready
-                if driver is not None:
-                    _close(driver)
-                if not is_kept or time.monotonic() - began >= LOOK_TIMEOUT:
+                if connection is not None:
+                    _close(connection)
+                if not is_kept or time.monotonic() - began >= PROBE_TIMEOUT:
                     return error
             else:
-                self._probes[host] = driver
+                self._probes[host] = connection
                 return None
 
     def _choose(self, chosen: Host | None, problems: Mapping[Host, Exception]) -> None:
@@ -176,19 +176,19 @@ class Hosts:
     def _abandon(self, host: Host) -> None:
         """Let the statements fail that wait for a host which does not respond."""
         with self._adding:
-            drivers = [driver for driver in self._drivers if (driver.host, driver.port) == host]
-        for driver in drivers:
+            connections = [connection for connection in self._connections if (connection.host, connection.port) == host]
+        for connection in connections:
             with contextlib.suppress(OSError, TypeError):  # its thread has closed it
                 # not the method of a TLS socket, which ends the encryption before it ends the connection
-                socket.socket.shutdown(driver._sock, socket.SHUT_RDWR)  # noqa: SLF001  there is no public way
+                socket.socket.shutdown(connection._sock, socket.SHUT_RDWR)  # noqa: SLF001  there is no public way
 
 
-def check_ready(driver: Any) -> None:
+def check_ready(connection: Any) -> None:
     """Raise OperationalError where a server responds, but is not to be used.
 
     A node of a Galera cluster without the majority responds to a ping and to SELECT 1, and reads old rows if told to.
     """
-    with driver.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on')")
         variables = dict(cursor.fetchall())
         if variables.get("read_only", "OFF") != "OFF":
@@ -210,9 +210,9 @@ def _is_silent(problem: Exception) -> bool:
     return is_lost(problem) or problem.args[:1] == (CANNOT_CONNECT,)
 
 
-def _close(driver: Any) -> None:
+def _close(connection: Any) -> None:
     with contextlib.suppress(Exception):
-        driver.close()
+        connection.close()
 
 
 def _name(host: Host) -> str:

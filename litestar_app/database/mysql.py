@@ -57,20 +57,23 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
             return None
         return hosts.connect(lambda **others: dialect.connect(**{**given, **others}))
 
-    def forget_rows(driver: Any, _record: object, _error: object) -> None:
+    def forget_rows(dbapi_connection: Any, _record: object, _error: object) -> None:
         """Keep PyMySQL from reading the rest of a result, and failing, when the result is deleted after its socket."""
-        if (result := getattr(driver, "_result", None)) is not None:
+        if (result := getattr(dbapi_connection, "_result", None)) is not None:
             result.unbuffered_active = False
 
-    def note_session(driver: Any, _record: object) -> None:
+    def note_session(dbapi_connection: Any, _record: object) -> None:
         """Note what to KILL, and where: mysqlclient does not tell another thread while the connection is in use."""
-        driver.session = (getattr(driver, "host", None), getattr(driver, "port", None)), driver.thread_id()
+        dbapi_connection.session = (
+            (getattr(dbapi_connection, "host", None), getattr(dbapi_connection, "port", None)),
+            dbapi_connection.thread_id(),
+        )
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", note_session)
     event.listen(engine, "invalidate", forget_rows)
     if hosts is not None:
-        event.listen(engine, "checkout", lambda driver, _record, _proxy: hosts.check(driver))
+        event.listen(engine, "checkout", lambda dbapi_connection, _record, _proxy: hosts.check(dbapi_connection))
     return hosts
 
 

@@ -24,7 +24,6 @@ from litestar_app.exceptions import (
     CommitUnknownError,
     DatabaseFileError,
     DatabaseUnavailableError,
-    QueueTimeoutError,
     RejectedError,
     RetryTransactionError,
 )
@@ -33,6 +32,14 @@ UnitOfWork: TypeAlias = Callable[[Session], Any]
 """What is done in one transaction. It may be run again, so it changes nothing but rows."""
 Outcome: TypeAlias = Any | BaseException
 """What a unit of work returned or raised."""
+
+
+class GroupError(Exception):
+    """Nothing of a group is stored, for a reason that need not be that of each unit of work in it."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def execute_fixed(session: Session, statement: Select[Any] | Insert, values: Mapping[str, object]) -> Any:
@@ -82,25 +89,34 @@ class Transactions:
             reraise=True,
         )
 
-    def run(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
+    def run(
+        self, group: Sequence[UnitOfWork], connection: Connection | None = None, *, retry: bool = True
+    ) -> list[Outcome]:
         """Run units of work with one COMMIT for all of them, and return what became of each.
 
-        They run on the connection that this thread keeps, or on one that is given.
+        They run on the connection that this thread keeps, or on one that is given; again and again, if wanted, while
+        other transactions are in their way. One that is rejected has changed nothing, and the others are committed.
 
-        One that is rejected has changed nothing, and the others are committed. Any other exception rolls back the
-        group, and each is run in a transaction of its own, so that none fails because of another.
+        Raises:
+            GroupError: any other exception has rolled back all of them, and each may succeed in a transaction of its
+                own. Where none would, each has that exception as its outcome.
+
         """
+        began = time.monotonic()
         try:
-            return self._retrying(self._commit, group, connection)
-        except BaseException as error:  # noqa: BLE001  each is raised where its unit of work is awaited
-            if len(group) == 1 or is_retryable(error) or isinstance(error, CommitUnknownError):
+            return self._retrying(self._commit, group, connection) if retry else self._commit(group, connection)
+        except BaseException as error:
+            if isinstance(error, CommitUnknownError) or classify(error) is Failure.OUTAGE:
+                is_final = True
+            elif is_retryable(error):
+                is_final = retry or time.monotonic() - began > self._lock_timeout  # the whole table is locked
+            else:
+                is_final = len(group) == 1
+            if is_final:
                 return [error for _ in group]
-        outcomes: list[Outcome] = []
-        for number, work in enumerate(group):
-            outcomes += self.run([work], connection)
-            if is_retryable(outcomes[-1]):  # the others would wait as long, and in vain
-                return outcomes + [outcomes[-1] for _ in group[number + 1 :]]
-        return outcomes
+            if is_retryable(error):
+                metrics.RETRIES.inc()
+            raise GroupError(error) from error
 
     def close(self) -> None:
         """Close the connection that is kept, and with it whatever a failed COMMIT has left open."""
@@ -113,26 +129,13 @@ class Transactions:
     def interrupt(self) -> None:
         """Let it go on: what has begun to be written is written, whoever waits for it."""
 
-    def run_once(self, group: Sequence[UnitOfWork]) -> list[Outcome] | None:
-        """Run units of work with one COMMIT for all of them; None where nothing is stored and each has to run alone."""
-        began = time.monotonic()
-        try:
-            return self._commit(group)
-        except BaseException as error:  # noqa: BLE001  raised where each unit of work is awaited
-            is_locked = is_retryable(error) and time.monotonic() - began > self._lock_timeout  # the whole table
-            is_down = classify(error) is Failure.OUTAGE
-            if is_locked or is_down or isinstance(error, CommitUnknownError):
-                return [error for _ in group]
-            if is_retryable(error):
-                metrics.RETRIES.inc()
-            return None
-
     def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
         host = current_host(self._hosts)
         try:
             with self._begin(connection) as session:
                 outcomes = [_run_or_reject(work, session) for work in group]
+                session.flush()
                 is_committing = True
             if self._file is not None:
                 self._file.check()
@@ -160,15 +163,15 @@ class Transactions:
                 yield session
             return
         if self._hosts is not None and self._session is not None:
-            driver = cast("Connection", self._session.bind).connection.dbapi_connection
-            if not self._hosts.is_current(driver):
+            dbapi_connection = cast("Connection", self._session.bind).connection.dbapi_connection
+            if not self._hosts.is_current(dbapi_connection):
                 self.close()
+        is_new = self._session is None
         if self._session is None:
-            kept = self._engine.connect()
-            if self._file is None:
-                mysql.shorten_lock_wait(kept)
-            self._session = self._sessions(bind=kept)
+            self._session = self._sessions(bind=self._engine.connect())
         try:
+            if is_new and self._file is None:
+                mysql.shorten_lock_wait(cast("Connection", self._session.bind))
             with self._session.begin():
                 yield self._session
         except BaseException:
@@ -206,9 +209,9 @@ class GroupCommit:
     """Collects the writes that come while others are written, and has them written as groups with one COMMIT each.
 
     COMMIT, an fsync, is most of what a write costs, and the way to a thread and back much of the rest. SQLite lets one
-    transaction write at a time, so one group is written after the other; a server writes several at once, and what
-    fails there in a group, as for the lock of a row, is run again alone, while the next group is written. Only some
-    threads wait for locks, so that one is free for what meets none.
+    transaction write at a time, so one group is written after the other, and waits for the file's lock; a server writes
+    several at once. Where a group fails, as there for the lock of a row, each of it is run again alone, while the next
+    group is written. Only some threads wait for locks, so that one is free for what meets none.
     """
 
     def __init__(self, threads: WorkerThreads[Transactions], groups: int, retries: int) -> None:
@@ -255,39 +258,39 @@ class GroupCommit:
     async def _write_group(
         self, group: Sequence[_Entry], connection: Connection | None, tasks: asyncio.TaskGroup
     ) -> None:
-        works = [entry.work for entry in group]
-        outcomes: list[Outcome] | None
         try:
-            if self._groups == 1:
-                outcomes = await self._threads.run(lambda transactions: transactions.run(works, connection))
-            else:
-                outcomes = await self._threads.run(lambda transactions: transactions.run_once(works))
-        except Exception as error:  # noqa: BLE001  it is raised where each unit of work is awaited
-            outcomes = [error for _ in group]
-        if outcomes is None:
+            outcomes = await self._commit(group, connection, retry=self._groups == 1)
+        except GroupError as error:
             for entry in group:
-                tasks.create_task(self._write_alone(entry, is_first=len(group) > 1))
-            return
-        _resolve(group, outcomes)
+                tasks.create_task(self._write_alone(entry, error.reason, is_first=len(group) > 1))
+        else:
+            _resolve(group, outcomes)
 
-    async def _write_alone(self, entry: _Entry, *, is_first: bool) -> None:
+    async def _write_alone(self, entry: _Entry, reason: BaseException, *, is_first: bool) -> None:
         """Write what a group has failed with: first at once, and if that fails too as often as there is time for it."""
-        outcomes: list[Outcome] | None = None
+        if is_first:
+            try:
+                return _resolve([entry], await self._commit([entry], entry.connection, retry=False))
+            except GroupError as error:
+                reason = error.reason
         try:
-            if is_first:
-                outcomes = await self._threads.run(lambda transactions: transactions.run_once([entry.work]))
-            if outcomes is None:
-                async with asyncio.timeout(self._threads.queue_timeout):
-                    await self._retries.acquire()
-                try:
-                    outcomes = await self._threads.run(lambda transactions: transactions.run([entry.work]))
-                finally:
-                    self._retries.release()
+            async with asyncio.timeout(self._threads.queue_timeout):
+                await self._retries.acquire()
         except TimeoutError:
-            outcomes = [QueueTimeoutError("no thread was free in time")]
-        except Exception as error:  # noqa: BLE001  it is raised where the unit of work is awaited
-            outcomes = [error]
-        _resolve([entry], outcomes)
+            return _resolve([entry], [reason])
+        try:
+            _resolve([entry], await self._commit([entry], entry.connection, retry=True))
+        finally:
+            self._retries.release()
+
+    async def _commit(self, group: Sequence[_Entry], connection: Connection | None, *, retry: bool) -> list[Outcome]:
+        works = [entry.work for entry in group]
+        try:
+            return await self._threads.run(lambda transactions: transactions.run(works, connection, retry=retry))
+        except GroupError:
+            raise
+        except Exception as error:  # noqa: BLE001  no thread; it is raised where each unit of work is awaited
+            return [error for _ in group]
 
     def stop(self) -> None:
         """Let `run` end when the writes that are waiting now have been written."""

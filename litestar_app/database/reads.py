@@ -4,9 +4,9 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
-from sqlalchemy import Connection, Dialect, Engine, Insert, Select
+from sqlalchemy import Connection, Delete, Dialect, Engine, Insert, Select, Update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
@@ -34,6 +34,10 @@ def has_hung(began: float, host: Host | None, hosts: Hosts | None) -> bool:
     return time.monotonic() - began > RETRY_WITHIN and host == current_host(hosts)
 
 
+FixedStatement: TypeAlias = Select[Any] | Insert | Update | Delete
+"""One of the few that are kept, and so compiled once."""
+
+
 class CompiledStatement(NamedTuple):
     """A statement as the driver takes it."""
 
@@ -43,7 +47,7 @@ class CompiledStatement(NamedTuple):
     """The order of the values, where the driver takes a sequence; PyMySQL takes a mapping."""
 
 
-def compile_statement(statement: Select[Any] | Insert, dialect: Dialect) -> CompiledStatement:
+def compile_statement(statement: FixedStatement, dialect: Dialect) -> CompiledStatement:
     """Compile a statement, which is done once for a fixed one."""
     compiled = statement.compile(dialect=dialect)
     return CompiledStatement(str(compiled), compiled.params, compiled.positiontup)

@@ -8,8 +8,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from sqlalchemy import Connection, Dialect, Engine, Insert, Select
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.orm import Session, sessionmaker
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -17,7 +16,7 @@ from litestar_app import metrics
 from litestar_app.database import mysql
 from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
 from litestar_app.database.hosts import Hosts
-from litestar_app.database.reads import CompiledStatement, compile_statement, current_host, has_hung
+from litestar_app.database.reads import CompiledStatement, FixedStatement, compile_statement, current_host, has_hung
 from litestar_app.database.sqlite import DatabaseFile
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.exceptions import (
@@ -42,24 +41,32 @@ class GroupError(Exception):
         self.reason = reason
 
 
-def execute_fixed(session: Session, statement: Select[Any] | Insert, values: Mapping[str, object]) -> Any:
-    """Execute one of a few statements in a unit of work, and return the first row, if any.
+class Result(NamedTuple):
+    """What a statement has returned: its first row, how many it has changed, and the id that it has inserted."""
+
+    row: Any
+    rowcount: int
+    lastrowid: Any
+
+
+def execute_fixed(session: Session, statement: FixedStatement, values: Mapping[str, object]) -> Result:
+    """Execute one of a few statements in a unit of work.
 
     It goes to the driver as it was compiled once: a sixth of what SQLAlchemy takes.
     """
     connection = session.connection()
     sql, defaults, positions = _compile(statement, connection.dialect)
     parameters = {**defaults, **values}
-    cursor = cast("DBAPIConnection", connection.connection.dbapi_connection).cursor()
+    cursor = cast("Any", connection.connection.dbapi_connection).cursor()
     try:
         cursor.execute(sql, [parameters[name] for name in positions] if positions else parameters)
-        return cursor.fetchone()
+        return Result(cursor.fetchone(), cursor.rowcount, cursor.lastrowid)
     finally:
         cursor.close()
 
 
 @cache
-def _compile(statement: Select[Any] | Insert, dialect: Dialect) -> CompiledStatement:
+def _compile(statement: FixedStatement, dialect: Dialect) -> CompiledStatement:
     return compile_statement(statement, dialect)
 
 

@@ -1,6 +1,7 @@
 """Students: every rule and every statement. Knows no HTTP and no threads."""
 
 from collections.abc import Mapping
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -21,8 +22,16 @@ BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 FOR_UPDATE = BY_ID.with_for_update()  # on SQLite the transaction holds the lock already
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
 FROM_ID = select(STUDENTS).where(STUDENTS.c.id >= bindparam("first")).order_by(STUDENTS.c.id).limit(bindparam("limit"))
-INSERT = insert(STUDENTS)
-UPDATE = update(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
+COLUMNS = ("name", "department", "cgpa")
+INSERT = insert(STUDENTS).values({column: bindparam(column) for column in COLUMNS}).inline()
+UPDATES = {
+    columns: update(STUDENTS)
+    .where(STUDENTS.c.id == bindparam("student_id"))
+    .values({column: bindparam(column) for column in columns})
+    for count in range(1, len(COLUMNS) + 1)
+    for columns in combinations(COLUMNS, count)
+}
+"""The statement that changes some columns and leaves the others alone, by their names."""
 DELETE = delete(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 
 FIXED = (BY_ID, PAGE, FROM_ID)
@@ -117,7 +126,7 @@ class StudentService:
         def create(session: Session) -> StudentRead:
             if key and (earlier := self._keys.load(session, key, data)):
                 return earlier
-            inserted = session.connection().execute(INSERT, _columns(data))
+            inserted = execute_fixed(session, INSERT, _columns(data))
             if inserted.rowcount != 1:  # a trigger of another program has skipped the row
                 raise ConstraintError
             student = StudentRead(inserted.lastrowid, data.name, data.department, data.cgpa)
@@ -139,7 +148,7 @@ class StudentService:
             student = _get_for_update(session, student_id, etags)
             changed = msgspec.structs.replace(student, **changes)
             if changed != student:
-                _execute_for_one(session, UPDATE, student_id, changes)
+                _execute_for_one(session, UPDATES[tuple(changes)], student_id, changes)
                 self._history.add(session, who, "update", student_id, before=_values(student), after=_values(changed))
             return changed
 
@@ -160,13 +169,13 @@ def _execute_for_one(
     session: Session, statement: Update | Delete, student_id: int, changes: Mapping[str, object] = MappingProxyType({})
 ) -> None:
     """Change a row that is there, or raise ConstraintError where a trigger has skipped it."""
-    if not session.connection().execute(statement, {"student_id": student_id, **changes}).rowcount:
+    if not execute_fixed(session, statement, {"student_id": student_id, **changes}).rowcount:
         raise ConstraintError
 
 
 def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:
     """Return a student whom no other transaction can change before COMMIT."""
-    row = execute_fixed(session, FOR_UPDATE, {"student_id": student_id})
+    row = execute_fixed(session, FOR_UPDATE, {"student_id": student_id}).row
     if row is None:
         raise StudentNotFoundError
     student = StudentRead(*row)
@@ -176,7 +185,7 @@ def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | N
 
 
 def _columns(data: StudentCreate | StudentPatch) -> dict[str, Any]:
-    given = {"name": data.name, "department": data.department, "cgpa": data.cgpa}
+    given = {column: getattr(data, column) for column in COLUMNS}
     return {column: value for column, value in given.items() if value is not UNSET}
 
 

@@ -30,7 +30,10 @@ PROBLEM = "application/problem+json"
 
 
 class Application:
-    """Echoes bodies; `/wait` waits before it reads, `/flood` sends without an end, `/large` sends much at once."""
+    """Echoes bodies; `/wait` waits before it reads, `/late` before it sends one.
+
+    `/flood` sends without an end, `/large` sends much at once.
+    """
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -40,20 +43,26 @@ class Application:
     async def __call__(self, scope: dict[str, Any], receive: Callable[[], Any], send: Send) -> None:
         self.headers.append(scope["headers"])
         self.log.append(scope["path"])
-        while scope["path"] == "/wait" and not self.go_on:  # noqa: ASYNC110  another thread says so
-            await asyncio.sleep(0.01)
+        if scope["path"] == "/wait":
+            await self._wait()
         body = b"" if scope["path"] == "/ignore" else await self._read(receive)
         if scope["path"] == "/large":
             body = bytes(32 * 1024 * 1024)
         is_flood = scope["path"] == "/flood"
         fields = [] if is_flood else [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
+        if scope["path"] == "/late":
+            await self._wait()
         if is_flood:
             flooding = asyncio.ensure_future(self._flood(send))
             assert (await receive())["type"] == "http.disconnect"
             flooding.cancel()
         await send({"type": "http.response.body", "body": body})
         self.log.append(f"{scope['path']} done")
+
+    async def _wait(self) -> None:
+        while not self.go_on:  # noqa: ASYNC110  another thread says so
+            await asyncio.sleep(0.01)
 
     async def _read(self, receive: Callable[[], Any]) -> bytes:
         body, more = b"", True
@@ -368,6 +377,19 @@ def test_requests_that_keep_working(echo: Any, size: int) -> None:
     assert bodies == [b"abc", b"abc", b"", b"abc", b"abc", b"", b"", b""]
     assert client.is_closed()
     assert b"if-match" not in {name for fields in app.headers for name, _ in fields}
+
+
+def test_head_goes_out_with_the_body(echo: Any) -> None:
+    """As ASGI wants it, and in one segment."""
+    app, connect = echo
+    app.go_on = False
+    client = connect().send(GET.replace(b"/", b"/late", 1) + b"\r\n")
+    client.socket.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        client.socket.recv(1)
+    app.go_on = True
+    client.socket.settimeout(60)
+    assert client.receive()[0] == 200
 
 
 def test_rejected_head_has_no_body(echo: Any) -> None:

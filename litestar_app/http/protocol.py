@@ -6,7 +6,7 @@ import re
 import socket
 from collections import Counter
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import msgspec
@@ -42,6 +42,8 @@ MAX_UNSENT = 128 * 1024
 """Bytes that the system keeps beyond what is on its way, or it would take megabytes before a slow reader shows."""
 MAX_REFUSED = 100
 """Connections beyond the limits that get a 503; what comes on top of them is closed without a word."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""What uvicorn sends where a client waits for it with its body."""
 ALWAYS = b"/health/"
 """The paths that respond whatever else is refused."""
 LOCAL = {"127.0.0.1", "::1"}
@@ -137,6 +139,41 @@ class Connections:
             loop.call_later(self.limits.interval, self._check, loop, connections)
 
 
+class ResponseTransport:
+    """The transport of one response: its head goes out with the first part of its body, by one system call.
+
+    uvicorn writes the head at once, which ASGI does not want, and which costs as much as Litestar's routing.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None  # b"" once it is sent
+
+    def write(self, data: bytes) -> None:
+        """Send data, but for the head, which waits."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines([head, data])
+        elif self._head is None and data != CONTINUE:
+            self._head = data
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send a head that no body follows."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Close the connection when all is sent."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Tell whether the connection is closed or about to be."""
+        return self._transport.is_closing()
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """A connection. On the path of a request it only notes what happens; `check` compares that with the clock."""
 
@@ -219,6 +256,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 raise RejectedError(501, "CONNECT is for proxies")
             return
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", ResponseTransport(self.transport))
         if not self.pipeline:
             self._running = self.cycle
         if not self._is_admitted:
@@ -248,6 +286,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request; unlike uvicorn's, it needs no timer of its own to wait for it."""
         self.server_state.total_requests += 1
+        if self._running is not None:
+            cast("ResponseTransport", self._running.transport).flush()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()

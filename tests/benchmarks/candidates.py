@@ -26,7 +26,7 @@ class Candidate:
     label: str
     application: str
     packages: str
-    server: Literal["uvicorn", "gunicorn"] = "uvicorn"
+    server: Literal["uvicorn", "gunicorn", "own"] = "uvicorn"
     databases: tuple[DatabaseKind, ...] = ("sqlite", "mariadb")
     stores: bool = True
     scheme: str = "mysql"
@@ -39,11 +39,13 @@ class Candidate:
 
     def serve(self, port: int) -> list[str]:
         """Return the command for one worker on a port of 127.0.0.1, without an access log."""
+        if self.server == "own":  # which takes settings, and no arguments
+            return self.run(self.application.partition(".")[0])
         return self.run(self.server, self.application, *SERVERS[self.server].format(port=port).split())
 
     def run(self, module: str, *arguments: str) -> list[str]:
         """Return the command that runs a module with this candidate's own packages alone."""
-        server = {"uvicorn", "uvloop", "httptools"} if self.server == "uvicorn" else {"gunicorn"}
+        server = {"gunicorn"} if self.server == "gunicorn" else {"uvicorn", "uvloop", "httptools"}
         return run_isolated(module, server.union(self.packages.split()), arguments)
 
 
@@ -52,11 +54,12 @@ MYSQLCLIENT = Candidate(
     "this service, mysqlclient",
     "litestar_app.main:app",
     "student-records[mysqlclient]",
+    server="own",
     databases=("mariadb",),
     scheme="mysql+mysqldb",
 )
 CANDIDATES = (
-    Candidate(SERVICE, "this service", "litestar_app.main:app", "student-records"),
+    Candidate(SERVICE, "this service", "litestar_app.main:app", "student-records", server="own"),
     *([MYSQLCLIENT] if find_spec("MySQLdb") else []),  # which is compiled, and so an extra
     Candidate(
         BASELINE,

@@ -104,7 +104,7 @@ def format_times(candidates: list[Candidate], best: dict[str, dict[str, float]])
 
 
 def main() -> None:
-    asgi = [candidate for candidate in CANDIDATES if candidate.server == "uvicorn"]
+    asgi = [candidate for candidate in CANDIDATES if candidate.server != "gunicorn"]
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.in_process", description=__doc__)
     parser.add_argument("--only", metavar="A,B", help=", ".join(candidate.name for candidate in asgi))
     parser.add_argument("--rounds", type=int, default=30)

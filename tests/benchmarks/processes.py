@@ -108,7 +108,8 @@ def run_server(candidate: Candidate, database_url: str) -> Iterator[Server]:
     """Run a candidate on a free port for the length of the block."""
     port = free_port()
     command = on_core(SERVER_CORE, candidate.serve(port))
-    environment = {**os.environ, "DATABASE_URL": database_url.replace("mysql:", f"{candidate.scheme}:")}
+    url = database_url.replace("mysql:", f"{candidate.scheme}:")
+    environment = {**os.environ, "DATABASE_URL": url, "PORT": str(port), "LOG_LEVEL": "warning"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all modules at each start costs time and 7 MB
     with TemporaryDirectory(prefix="benchmark-") as directory:
         log = Path(directory) / "log"

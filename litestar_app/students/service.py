@@ -11,6 +11,7 @@ from sqlalchemy import Delete, Update, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
+from litestar_app.database.loader import Loader, select_by_ids
 from litestar_app.database.writes import execute_fixed
 from litestar_app.entries import HistoryLog, Values
 from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
@@ -18,6 +19,7 @@ from litestar_app.idempotency import IdempotencyStore
 from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
 from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
 
+BY_IDS = select_by_ids(STUDENTS)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 FOR_UPDATE = BY_ID.with_for_update()  # on SQLite the transaction holds the lock already
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
@@ -34,7 +36,7 @@ UPDATES = {
 """The statement that changes some columns and leaves the others alone, by their names."""
 DELETE = delete(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 
-FIXED = (BY_ID, PAGE, FROM_ID)
+FIXED = (BY_ID, BY_IDS, PAGE, FROM_ID)
 """The statements that read, which the database compiles once."""
 PLAIN = (Listing().filters, Listing().sort, False)
 """A listing forwards without a filter in id order, as most are."""
@@ -60,6 +62,7 @@ class StudentService:
 
     def __init__(self, database: Database, history: HistoryLog) -> None:
         self._database = database
+        self._loader = Loader(database, BY_ID, BY_IDS)
         self._history = history
         self._keys = IdempotencyStore(StudentRead)
 
@@ -108,9 +111,10 @@ class StudentService:
 
     async def get(self, student_id: int) -> StudentRead:
         """Return one student, or raise StudentNotFoundError."""
-        for row in await self._database.fetch(BY_ID, {"student_id": student_id}):
-            return StudentRead(*row)
-        raise StudentNotFoundError
+        row = await self._loader.load(student_id)
+        if row is None:
+            raise StudentNotFoundError
+        return StudentRead(*row)
 
     async def create(self, data: StudentCreate, who: str, key: str | None = None) -> StudentRead:
         """Store a new student and return it with the id that the database gave it.

@@ -27,7 +27,7 @@ from litestar_app.students.service import StudentService
 from tests.conftest import Rows
 from tests.database import prepare, run
 from tests.mariadb import MariaDB, open_session
-from tests.service import ANANYA, UNAVAILABLE, serve_database
+from tests.service import ANANYA, assert_is_unavailable, serve_database
 
 RECOVER = """
 import fcntl, os, sys
@@ -48,11 +48,6 @@ def recovery(path: Path) -> Iterator[None]:
         assert process.stdout is not None
         assert process.stdout.readline() == "recovering\n"
         yield
-
-
-def assert_is_unavailable(response: httpx.Response) -> None:
-    assert (response.status_code, response.json()["detail"]) == (503, UNAVAILABLE)
-    assert response.headers["Retry-After"] == "1"
 
 
 def test_read_waits_for_a_busy_file_on_a_thread(sqlite_url: str, sqlite_path: Path) -> None:

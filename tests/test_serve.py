@@ -195,12 +195,3 @@ def test_worker_is_not_replaced_on_another_file(tmp_path: Path, sqlite_path: Pat
         time.sleep(3)
         assert {service.client.post("/student", json=ANANYA).status_code for _ in range(20)} == {503}
         assert service.log().count("startup complete") == 2
-
-
-def test_worker_that_has_died_is_replaced(tmp_path: Path, sqlite_path: Path) -> None:
-    with Service(tmp_path, DATABASE_URL=f"sqlite:///{sqlite_path}", WORKERS=2) as service:
-        wait_until(service, lambda: service.log().count("startup complete") == 2)
-        time.sleep(1.5)
-        kill_one_worker(service)
-        wait_until(service, lambda: service.log().count("startup complete") == 3)
-        assert service.client.post("/student", json=ANANYA).status_code == 201

@@ -206,12 +206,6 @@ def test_processes_may_start_at_once(database_url: str, query: Callable[..., Row
     assert query("SELECT * FROM students") == query("SELECT * FROM idempotency_keys") == []
 
 
-def test_id_is_never_reused(client: httpx.Client) -> None:
-    for expected in (1, 2, 3):
-        assert client.post("/student", json=ANANYA).json()["id"] == expected
-        assert client.delete(f"/student/{expected}").status_code == 200
-
-
 def test_sqlite_constraint_of_another_program_is_served(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
     """One that forbids the row by which a start tries the table, too."""
     query_file(f"CREATE TABLE students (id INTEGER PRIMARY KEY, {TEXTS}, cgpa REAL CHECK (cgpa > 8))")

@@ -12,11 +12,9 @@ from sqlalchemy.orm import Session
 from litestar_app.database import Database
 from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
 from litestar_app.exceptions import DatabaseUnavailableError
-from tests.conftest import Rows
+from tests.conftest import Names, Rows
 from tests.database import create, prepare, run
 from tests.mariadb import MariaDB, open_session
-
-Names = Callable[[], list[str]]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tests.mariadb import MISSING, MariaDB, is_installed, open_session, run_mari
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, serve_database
 
 Rows = list[tuple[Any, ...]]
+Names = Callable[[], list[str]]
 BY_ITSELF = ("api_keys", "ORDER BY idempotency_keys.created_at")
 FRAME = {"PRAGMA", "SET", "BEGIN", "COMMIT"}
 """What frames a connection or a transaction, and is not what a request asks."""
@@ -107,6 +108,12 @@ def query(database_url: str, request: pytest.FixtureRequest) -> Callable[..., Ro
         return cast("Callable[..., Rows]", request.getfixturevalue("query_file"))
     mysql_query = request.getfixturevalue("mysql_query")
     return lambda statement, *values: mysql_query(statement.replace("?", "%s"), *values)
+
+
+@pytest.fixture
+def names(query: Callable[..., Rows]) -> Names:
+    """Read the names of all students behind the service's back, in the order of their ids."""
+    return lambda: [name for (name,) in query("SELECT name FROM students ORDER BY id")]
 
 
 def query_sqlite(path: Path, statement: str, *values: Any) -> Rows:

@@ -28,6 +28,7 @@ PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """What httpx need not make anew, by reading every certificate of the world, for each client of plain HTTP."""
 UNAVAILABLE = "The database is locked, full or unreachable; nothing was stored, retry later"
 """The detail of a 503 after which a retry does no harm."""
+PROBLEM = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": UNAVAILABLE}
 ANANYA = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
 
 
@@ -35,6 +36,11 @@ ANANYA = {"name": "Ananya", "department": "CSE", "cgpa": 8.9}
 API_KEYS = ", ".join(f"{key.name}:{key.role}:{key.id}:{key.sha256}" for key in (_editor, _reader))
 AS_EDITOR = {"Authorization": f"Bearer {EDITOR_SECRET}"}
 AS_READER = {"Authorization": f"Bearer {READER_SECRET}"}
+
+
+def assert_is_unavailable(response: httpx.Response) -> None:
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert (response.headers["Content-Type"], response.json()) == ("application/problem+json", PROBLEM)
 
 
 class QuickServer(uvicorn.Server):

@@ -3,13 +3,14 @@
 import re
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from litestar_app.cli import keys_group, students_group
 from litestar_app.settings import Settings
-from tests.service import Service
+from tests.service import ANANYA, Service
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs/api.md", ROOT / "docs/operating.md"]
@@ -37,15 +38,34 @@ def test_sessions_show_what_a_user_sees(page: Path, tmp_path: Path) -> None:
             assert (seen.stderr, normalise(seen.stdout)) == ("", normalise(shown)), command
 
 
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="bash and curl are not installed")
+def test_spreadsheet_of_the_readme_comes_back(tmp_path: Path) -> None:
+    (commands,) = re.findall(r"^```sh\n(curl .*?)^```", PAGES[0].read_text(), re.MULTILINE | re.DOTALL)
+    with Service(tmp_path) as service:
+        assert service.client.post("/student", json=ANANYA).status_code == 201
+        run = re.sub(r"\bcurl\b", "curl -sS --fail", commands).replace("http://127.0.0.1:8000", service.url)
+        seen = subprocess.run(["bash", "-ec", run], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert (seen.stderr, seen.stdout.count('"unchanged":1')) == ("", 2)
+
+
 def test_every_setting_is_documented() -> None:
-    rows = re.findall(r"^\| (`[A-Z_`, ]+`) \|", PAGES[2].read_text(), re.MULTILINE)
-    documented = {name.strip("` ").lower() for row in rows for name in row.split(",")}
-    assert documented == set(Settings.__struct_fields__)
+    """With its default, where it has a row of its own."""
+    rows = re.findall(r"^\| (`[A-Z_`, ]+`) \| (.*?) ?\|", PAGES[2].read_text(), re.MULTILINE)
+    documented = {name.strip("` ").lower(): default.strip("`") for row, default in rows for name in row.split(",")}
+    assert set(documented) == set(Settings.__struct_fields__)
+    for name, default in documented.items():
+        if not name.startswith("mysql_"):
+            assert default == str(getattr(Settings(), name) or ""), name
 
 
 def test_every_command_is_documented() -> None:
     documented = set(re.findall(r"^\| `litestar (students|keys) ([a-z]+)\b", PAGES[2].read_text(), re.MULTILINE))
     assert documented == {(group.name, command) for group in (students_group, keys_group) for command in group.commands}
+
+
+def test_every_version_is_in_the_changelog() -> None:
+    sections = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[:2] == ["Unreleased", version("student-records")]
 
 
 def test_every_recipe_that_is_named_exists() -> None:

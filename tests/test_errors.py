@@ -12,16 +12,7 @@ import pytest
 from litestar_app.database.config import Timeouts
 from tests.conftest import Rows
 from tests.mariadb import MariaDB
-from tests.service import ANANYA, serve_database
-
-BUSY = "The database is locked, full or unreachable; nothing was stored, retry later"
-
-
-def assert_is_unavailable(response: httpx.Response) -> None:
-    assert response.status_code == 503
-    assert response.headers["Retry-After"] == "1"
-    assert response.headers["Content-Type"] == "application/problem+json"
-    assert response.json() == {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": BUSY}
+from tests.service import ANANYA, assert_is_unavailable, serve_database
 
 
 def test_lock_is_a_503_for_writes_only(
@@ -80,18 +71,13 @@ def test_defect_is_logged_under_the_id_of_its_response(broken: httpx.Client, cap
 
 
 def test_log_holds_no_data_of_a_student(broken: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Not of a 500, whose traceback has the statement, and not of a write."""
+    """Not of a 500, whose traceback may have the statement, and not of a write."""
     student = {"name": "Xenia", "department": "Secret", "cgpa": 1.2345}
     for method, path in (("POST", "/student"), ("PUT", "/student/1")):
         assert broken.request(method, path, json=student).status_code == 500
-    assert "INSERT INTO students" in caplog.text
+    assert broken.get("/students?name=Xenia&department=Secret&cgpa_min=1.2345").status_code == 500
+    assert "FROM students" in caplog.text
     assert [word for word in ("Xenia", "Secret", "1.2345") if word in caplog.text] == []
-
-
-@pytest.mark.parametrize(("given", "kept"), [("abc-1.2_3", True), ("x" * 65, False), ("a b", False)])
-def test_harmless_request_id_is_kept(broken: httpx.Client, given: str, kept: bool) -> None:
-    response = broken.get("/student/1", headers={"X-Request-ID": given})
-    assert (response.headers["X-Request-ID"] == given) is kept
 
 
 def test_violated_constraint_is_a_409(client: httpx.Client, query: Callable[..., Rows]) -> None:

@@ -145,12 +145,12 @@ STRAY = "expected nothing in a column that has no name in the header"
 QUOTE = "a quote is not closed, or text follows it; reading went on with the next line"
 MANY_NAMES = [f'{{"{number}": 1}}' for number in range(1000)]
 BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
-    "empty": ("", None, None, "The file is empty"),
+    "empty": ("", None, None, "The file is empty; expected a header with name, department, cgpa"),
     "blank": ("\n \n", None, None, "The file is empty"),
     "preamble": (f"Students\n\n{COMMA}", None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “Students”"),
     "no header": ("Ananya,CSE,8.9\n", None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “Ananya”, “CSE”"),
     "a column is missing": ("name;cgpa;x\n", None, None, f"Row 1 {NO_HEADER} department and has “name”, “cgpa”, “x”"),
-    "a column twice": ("name,department,cgpa,Name \n", None, None, "The column name is there twice"),
+    "a column twice": ("name,department,cgpa,Name \n", None, None, "The column name is there twice; remove or rename"),
     "quote in the header": ('name,"department,cgpa\n', None, None, f"Row 1 {NO_HEADER}"),
     "other bytes": (COMMA.replace("Ravi", "José").encode("cp1252"), "csv", None, "Row 3: byte 42 of the file is not"),
     "half a character": (COMMA.encode("utf-16")[:-1], "csv", None, "Row 3: byte 101 of the file is not utf-16-le"),
@@ -158,7 +158,7 @@ BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "a long row": ("name,department,cgpa\n" + "x," * 2_000_000, "csv", None, "Row 2 is longer than 1,048,576 bytes"),
     "a long quoted row": ("name,department,cgpa\n" + '"\n",' * 1_000_000, "csv", None, "Row 2 is longer than"),
     "a workbook as CSV": (make_xlsx([HEADER]), "csv", None, "The file is not what its media type says"),
-    "CSV as a workbook": (COMMA, "xlsx", None, "The file is not what its media type says"),
+    "CSV as a workbook": (COMMA, "xlsx", None, "The file is not what its media type says: a workbook has to be sent"),
     "an object": ('{"name": 1}', "json", None, "After element 0: not a JSON array"),
     "two arrays": ("[] []", "json", None, "After element 0: not a JSON array"),
     "no comma": ("[{} {}]", "json", None, "After element 1: not a JSON array"),
@@ -190,7 +190,8 @@ def test_charsets_that_are_none_are_rejected(charset: str) -> None:
     if charset in {"", "utf8"}:
         assert Read(COMMA, "csv", charset).students
     else:
-        assert str(reject(COMMA, "csv", charset)).startswith(f"The charset {charset!r} is not known")
+        expected = f"The charset {charset!r} is not known; expected one such as utf-8 or windows-1252"
+        assert str(reject(COMMA, "csv", charset)) == expected
 
 
 @pytest.mark.parametrize("match", get_args(Match)[1:])
@@ -483,7 +484,7 @@ BAD_WORKBOOKS: dict[str, tuple[bytes, type[FileError], str]] = {
     "column after the last": (change_sheet(b'r="A2"', b'r="XFE2"'), InvalidFileError, DAMAGED),
     "column without letters": (change_sheet(b'r="A2"', b'r="2"'), InvalidFileError, DAMAGED),
     "number without digits": (change_sheet(b"<v>8.9</v>", b"<v>8_9</v>"), InvalidFileError, DAMAGED),
-"DOCTYPE": (change_sheet(b"<worksheet", b"<!DOCTYPE x><worksheet"), InvalidFileError, DAMAGED),
+    "DOCTYPE": (change_sheet(b"<worksheet", b"<!DOCTYPE x><worksheet"), InvalidFileError, DAMAGED),
     "deep": (change_sheet(b"</row>", b"<a>" * 1000 + b"</a>" * 1000 + b"</row>"), InvalidFileError, DAMAGED),
     "many names": (change_sheet(b"</row>", b"%b</row>" % MANY_ELEMENTS), InvalidFileError, DAMAGED),
     "a long tag": (change_sheet(b"</row>", b"<a b='%b'/></row>" % (b"x" * 2 * 1024**2)), InvalidFileError, DAMAGED),

@@ -12,11 +12,9 @@ from sqlalchemy.orm import Session
 from litestar_app.database import Database
 from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
 from litestar_app.exceptions import DatabaseUnavailableError
-from tests.conftest import Rows
+from tests.conftest import Names, Rows
 from tests.database import create, prepare, run
 from tests.mariadb import MariaDB, open_session
-
-Names = Callable[[], list[str]]
 
 
 @pytest.fixture
@@ -187,4 +185,20 @@ def test_writes_that_are_locked_leave_threads_for_others(mariadb: MariaDB, mysql
         assert await database.write(create("B")) == "B"
 
     with prepare(mysql_url, Timeouts(lock=6, queue=8)) as alchemy:
+        run(alchemy, main)
+
+
+def test_write_that_waits_too_long_to_be_retried(mariadb: MariaDB, mysql_url: str) -> None:
+    """While as many wait for locks as may, another one is told why its group has failed."""
+
+    async def main(database: Database) -> None:
+        await database.write(create("Locked"))
+        with open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 1 FOR UPDATE"):
+            locked = [asyncio.ensure_future(database.write(update)) for _ in range(THREADS // 2 + 1)]
+            (late,), others = await asyncio.wait(locked, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+            with pytest.raises(DatabaseUnavailableError, match="Lock wait timeout"):
+                await late
+        assert await asyncio.gather(*others) == [None] * (THREADS // 2)
+
+    with prepare(mysql_url, Timeouts(lock=40, queue=1)) as alchemy:
         run(alchemy, main)

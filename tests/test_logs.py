@@ -272,12 +272,13 @@ from litestar_app.settings import Settings
 
 logging.config.dictConfig(make_log_config(Settings()))
 warnings.warn("a warning")
-def fail(): raise KeyError("Zqxjananya")
+name = "Zqxjananya"  # Python 3.13 shows the lines of this program too
+def fail(): raise KeyError(name)
 thread = threading.Thread(target=fail, name="worker")
 thread.start()
 thread.join()
 async def main():
-    async def fail(): raise KeyError("Zqxjananya")
+    async def fail(): raise KeyError(name)
     task = asyncio.create_task(fail())
     await asyncio.sleep(0.01)
     del task

@@ -29,6 +29,12 @@ def test_installed_package_serves(tmp_path: Path) -> None:
     assert b"seed" in help_page.stdout
     with Service(tmp_path, python=str(python)) as service:
         assert service.client.post("/student", json=ANANYA).status_code == 201
-        assert service.client.get("/docs").status_code == service.client.get("/openapi.json").status_code == 200
+        paths = ("/docs", "/openapi.json", "/metrics", "/departments.svg", "/students/export?format=xlsx")
+        assert {service.client.get(path).status_code for path in paths} == {200}
+        workbook = service.client.get(paths[-1]).content
+        command = [str(python.with_name("litestar")), "students", "import", "-", "--match", "none"]
+        for given, code, says in ((workbook, 0, b"1 created"), (b"name,department,cgpa\n,x,1\n", 1, b"1 row rejected")):
+            done = subprocess.run(command, cwd=tmp_path, input=given, capture_output=True, check=False)
+            assert (done.returncode, says in done.stdout) == (code, True), done
         service.stop()
     assert "Traceback" not in service.log()

@@ -1,6 +1,5 @@
 """Reads: on the event loop where they are short, never behind writes, and again after a connection was lost."""
 
-import asyncio
 import subprocess
 import sys
 import threading
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import event, func, select
 
@@ -19,7 +17,6 @@ from litestar_app.database import Database
 from litestar_app.database.config import THREADS, Timeouts
 from litestar_app.database.reads import RETRY_WITHIN
 from litestar_app.entries import HistoryLog
-from litestar_app.exceptions import QueueTimeoutError
 from litestar_app.models import Student
 from litestar_app.settings import Settings
 from litestar_app.students.listing import SHORT_PAGE, Listing
@@ -27,7 +24,7 @@ from litestar_app.students.service import StudentService
 from tests.conftest import Rows
 from tests.database import prepare, run
 from tests.mariadb import MariaDB, open_session
-from tests.service import ANANYA, UNAVAILABLE, serve_database
+from tests.service import ANANYA, assert_is_unavailable, serve_database
 
 RECOVER = """
 import fcntl, os, sys
@@ -48,11 +45,6 @@ def recovery(path: Path) -> Iterator[None]:
         assert process.stdout is not None
         assert process.stdout.readline() == "recovering\n"
         yield
-
-
-def assert_is_unavailable(response: httpx.Response) -> None:
-    assert (response.status_code, response.json()["detail"]) == (503, UNAVAILABLE)
-    assert response.headers["Retry-After"] == "1"
 
 
 def test_read_waits_for_a_busy_file_on_a_thread(sqlite_url: str, sqlite_path: Path) -> None:
@@ -115,27 +107,6 @@ def test_reads_do_not_wait_for_writes(mariadb: MariaDB, mysql_url: str) -> None:
                 assert client.get(path).status_code == 200
             assert not any(write.done() for write in writes)
         assert {write.result().status_code for write in writes} == {200}
-
-
-def test_write_that_waits_too_long_for_a_thread(mysql_url: str) -> None:
-    """It is rejected, and not begun when a thread is free at last."""
-    release = threading.Event()
-    begun: list[object] = []
-
-    async def write(database: Database) -> None:
-        writers = database._writers  # noqa: SLF001  more than two groups would use
-        block = [asyncio.ensure_future(writers.run(lambda _: release.wait(30))) for _ in range(THREADS)]
-        late = asyncio.ensure_future(database.write(begun.append))
-        await asyncio.sleep(1)
-        release.set()
-        assert await asyncio.gather(*block) == [True] * THREADS
-        with pytest.raises(QueueTimeoutError):
-            await late
-        assert await database.write(lambda _: "in time") == "in time"
-
-    with prepare(mysql_url, Timeouts(queue=0.7)) as alchemy:
-        run(alchemy, write)
-    assert begun == []
 
 
 def test_readiness_is_a_503_in_time(mariadb: MariaDB, mysql_url: str) -> None:

@@ -17,23 +17,16 @@ from litestar_app.database import Database
 from litestar_app.database.config import THREADS, TRANSFERS, AlchemyConfig, Timeouts
 from litestar_app.database.reads import Reader
 from litestar_app.exceptions import QueueTimeoutError, RejectedError
-from tests.conftest import Rows
+from tests.conftest import Names, Rows
 from tests.database import create, prepare, run
 from tests.faults.ledger import wait_until
 from tests.mariadb import MariaDB, open_session
-
-Names = Callable[[], list[str]]
 
 
 @pytest.fixture
 def alchemy(database_url: str) -> Iterator[AlchemyConfig]:
     with prepare(database_url) as alchemy:
         yield alchemy
-
-
-@pytest.fixture
-def names(query: Callable[..., Rows]) -> Names:
-    return lambda: [name for (name,) in query("SELECT name FROM students ORDER BY id")]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 from sqlalchemy import create_engine
 
@@ -204,12 +203,6 @@ def test_processes_may_start_at_once(database_url: str, query: Callable[..., Row
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(start, [database_url] * 4))
     assert query("SELECT * FROM students") == query("SELECT * FROM idempotency_keys") == []
-
-
-def test_id_is_never_reused(client: httpx.Client) -> None:
-    for expected in (1, 2, 3):
-        assert client.post("/student", json=ANANYA).json()["id"] == expected
-        assert client.delete(f"/student/{expected}").status_code == 200
 
 
 def test_sqlite_constraint_of_another_program_is_served(sqlite_url: str, query_file: Callable[..., Rows]) -> None:

@@ -158,20 +158,24 @@ def test_work_of_a_client_that_left_is_not_done(blocker: Blocker) -> None:
     assert begun == []
 
 
-def test_work_that_waits_too_long_is_given_up(blocker: Blocker) -> None:
-    """While every thread is still busy, and it is not begun when one is free."""
+@pytest.mark.parametrize("interruptible", [True, False])
+def test_work_that_waits_too_long_is_given_up(blocker: Blocker, *, interruptible: bool) -> None:
+    """Where all threads may be busy for long, while they are; and it is not begun when one is free."""
     begun: list[object] = []
 
     async def main() -> None:
         running = asyncio.ensure_future(threads.run(blocker))
         await asyncio.to_thread(blocker.begun.wait, 30)
-        with pytest.raises(QueueTimeoutError, match="no thread was free in time"):
-            await threads.run(begun.append)
+        late = asyncio.ensure_future(threads.run(begun.append))
+        done, _ = await asyncio.wait([late], timeout=None if interruptible else 0.4)
+        assert bool(done) is interruptible
         blocker.release.set()
+        with pytest.raises(QueueTimeoutError, match="no thread was free in time"):
+            await late
         assert await running == "released"
         assert await threads.run(lambda _: "next") == "next"
 
-    threads = WorkerThreads("worker", 1, Resource, 0.2, interruptible=True)
+    threads = WorkerThreads("worker", 1, Resource, 0.2, interruptible=interruptible)
     threads.start()
     try:
         asyncio.run(asyncio.wait_for(main(), 60))

@@ -18,12 +18,11 @@ from litestar_app.database.config import AlchemyConfig, Timeouts
 from litestar_app.database.reads import RETRY_WITHIN
 from litestar_app.database.writes import GroupError, Transactions
 from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError
-from tests.conftest import Rows
+from tests.conftest import Names, Rows
 from tests.database import create, open_transactions, prepare
 from tests.mariadb import MariaDB, open_session
 
 DEFERRED = "CREATE TABLE child (id INTEGER REFERENCES students (id) DEFERRABLE INITIALLY DEFERRED)"
-Names = Callable[[], list[str]]
 
 
 @pytest.fixture
@@ -37,11 +36,6 @@ def alchemy(database_url: str, sql_log: list[str]) -> Iterator[AlchemyConfig]:
 def transactions(alchemy: AlchemyConfig) -> Iterator[Transactions]:
     with open_transactions(alchemy) as transactions:
         yield transactions
-
-
-@pytest.fixture
-def names(query: Callable[..., Rows]) -> Names:
-    return lambda: [name for (name,) in query("SELECT name FROM students ORDER BY id")]
 
 
 def fail(error: BaseException) -> Callable[[Session], None]:

@@ -170,7 +170,8 @@ def _open(path: Path, name: Path | None = None, options: str = "mode=rw") -> Ite
     """
     try:
         uri = f"{path.absolute().as_uri()}?{options}"
-        with contextlib.closing(sqlite3.connect(uri, LOCK_TIMEOUT, isolation_level=None, uri=True)) as connection:
+        connection = sqlite3.connect(uri, timeout=LOCK_TIMEOUT, isolation_level=None, uri=True)
+        with contextlib.closing(connection):
             yield connection
     except sqlite3.Error as error:
         raise BackupError(f"{name or path}: {error}") from error

@@ -25,7 +25,7 @@ FOR_UPDATE = BY_ID.with_for_update()  # on SQLite the transaction holds the lock
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
 FROM_ID = select(STUDENTS).where(STUDENTS.c.id >= bindparam("first")).order_by(STUDENTS.c.id).limit(bindparam("limit"))
 COLUMNS = ("name", "department", "cgpa")
-INSERT = insert(STUDENTS).values({column: bindparam(column) for column in COLUMNS}).inline()
+INSERT = insert(STUDENTS).values({column: bindparam(column) for column in COLUMNS}).inline()  # lastrowid is enough
 UPDATES = {
     columns: update(STUDENTS)
     .where(STUDENTS.c.id == bindparam("student_id"))
@@ -55,9 +55,10 @@ class Page(NamedTuple):
 class StudentService:
     """The students of one database.
 
-    The statements are of SQLAlchemy's Core, and so run on the session's connection. Every method may raise what
-    `Database.fetch` or `Database.write` raises. Where one takes `etags`, it changes the student only while its ETag is
-    one of them; None stands for any. `who` changes it is for the history.
+    The statements are of SQLAlchemy's Core. A unit of work sends them to the driver of its session's connection, as
+    they were compiled once. Every method may raise what `Database.fetch` or `Database.write` raises. Where one takes
+    `etags`, it changes the student only while its ETag is one of them; None stands for any. `who` changes it is for
+    the history.
     """
 
     def __init__(self, database: Database, history: HistoryLog) -> None:

@@ -96,6 +96,33 @@ def test_hung_database_is_a_503_until_it_goes_on(
         assert ": 500: " not in service.log()
 
 
+@pytest.mark.parametrize("in_flight", [0, 4])
+def test_sigterm_while_the_database_hangs(mariadb: MariaDB, mysql_url: str, tmp_path: Path, in_flight: int) -> None:
+    """The service ends in time: what is under way gets a 503, and what hangs is left behind."""
+
+    def send(request: tuple[str, str, object]) -> httpx.Response:
+        return service.client.request(*request[:2], json=request[2])
+
+    with (
+        Service(tmp_path, DATABASE_URL=mysql_url) as service,
+        ThreadPoolExecutor(4 * len(REQUESTS)) as pool,
+    ):
+        for name in ("One", "Two", "Three"):
+            assert service.client.post("/student", json={**ANANYA, "name": name}).status_code == 201
+        list(pool.map(send, 4 * REQUESTS[:2]))  # so that there are connections to hang
+        mariadb.pause()
+        try:
+            futures = [pool.submit(send, request) for request in in_flight * REQUESTS]
+            time.sleep(1)
+            began = time.monotonic()
+            service.stop()
+            assert time.monotonic() - began < 45
+        finally:
+            mariadb.resume()
+        assert {future.result().status_code for future in futures} <= {503}
+        assert "Traceback" not in service.log()
+
+
 def test_worker_that_dies_in_an_outage_is_replaced_after_it(mariadb: MariaDB, mysql_url: str, tmp_path: Path) -> None:
     """The others, and their supervisor, go on meanwhile."""
     with Service(tmp_path, DATABASE_URL=mysql_url, WORKERS=2) as service:

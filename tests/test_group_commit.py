@@ -2,19 +2,24 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pymysql
 import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
 from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
+from litestar_app.database.writes import NOWAIT
 from litestar_app.exceptions import DatabaseUnavailableError
 from tests.conftest import Names, Rows
 from tests.database import create, prepare, run
 from tests.mariadb import MariaDB, open_session
+from tests.service import ANANYA, serve_database
 
 
 @pytest.fixture
@@ -30,7 +35,9 @@ def names(query: Callable[..., Rows]) -> Names:
 
 
 def update(session: Session) -> None:
-    """Change the first student, a unit of work that waits where that row is locked."""
+    """Change the first student, a unit of work that waits where that row is locked, unless it is told not to."""
+    if session.info[NOWAIT] and session.get_bind().dialect.name != "sqlite":
+        session.connection().exec_driver_sql("SELECT 1 FROM students WHERE id = 1 FOR UPDATE NOWAIT")
     session.connection().exec_driver_sql("UPDATE students SET cgpa = 2 WHERE id = 1")
 
 
@@ -188,17 +195,80 @@ def test_writes_that_are_locked_leave_threads_for_others(mariadb: MariaDB, mysql
         run(alchemy, main)
 
 
-def test_write_that_waits_too_long_to_be_retried(mariadb: MariaDB, mysql_url: str) -> None:
-    """While as many wait for locks as may, another one is told why its group has failed."""
+def test_lock_is_waited_for_as_long_whoever_else_waits(mariadb: MariaDB, mysql_url: str) -> None:
+    """Where a try takes a second, as that of a unit of work which does not know NOWAIT, not all have one in time."""
+    runs: Counter[int] = Counter()
+
+    def make(number: int) -> Callable[[Session], None]:
+        def work(session: Session) -> None:
+            runs[number] += 1
+            session.connection().exec_driver_sql("UPDATE students SET cgpa = 2 WHERE id = 1")
+
+        return work
 
     async def main(database: Database) -> None:
         await database.write(create("Locked"))
         with open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 1 FOR UPDATE"):
-            locked = [asyncio.ensure_future(database.write(update)) for _ in range(THREADS // 2 + 1)]
-            (late,), others = await asyncio.wait(locked, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-            with pytest.raises(DatabaseUnavailableError, match="Lock wait timeout"):
-                await late
-        assert await asyncio.gather(*others) == [None] * (THREADS // 2)
+            locked = [asyncio.ensure_future(database.write(make(number))) for number in range(4 * THREADS)]
+            for write in locked:
+                with pytest.raises(DatabaseUnavailableError, match="Lock wait timeout"):
+                    await write
 
-    with prepare(mysql_url, Timeouts(lock=40, queue=1)) as alchemy:
+    with prepare(mysql_url, Timeouts(lock=3, queue=60)) as alchemy:
         run(alchemy, main)
+    assert len(runs) < 4 * THREADS
+
+
+def exhaust_ids(query: Callable[..., Rows]) -> None:
+    """Leave no id for the next student, whatever the database."""
+    try:
+        query("UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'students'")
+    except pymysql.err.ProgrammingError:
+        query("ALTER TABLE students AUTO_INCREMENT = 2147483647")
+        query("INSERT INTO students (name, department, cgpa) VALUES ('Last', 'CSE', 1)")
+
+
+def test_outage_of_one_statement_is_its_own_writers(alchemy: AlchemyConfig, query: Callable[..., Rows]) -> None:
+    """A write without an id left fails; another one, of its group, is stored."""
+    query("INSERT INTO students (id, name, department, cgpa) VALUES (1, 'First', 'CSE', 1)")
+    exhaust_ids(query)
+
+    async def main(database: Database) -> list[Any]:
+        works: list[Callable[[Session], Any]] = [create("A"), update, create("B")]
+        return list(await asyncio.gather(*map(database.write, works), return_exceptions=True))
+
+    outcomes = run(alchemy, main)
+    assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailableError, type(None), DatabaseUnavailableError]
+    assert query("SELECT cgpa FROM students WHERE id = 1") == [(2,)]
+
+
+def test_table_that_is_locked_is_its_own_writers(mariadb: MariaDB, mysql_url: str) -> None:
+    """As by a dump of the keys: who needs another table does not wait for it longer than the rest of its group."""
+
+    def save_key(session: Session) -> None:
+        session.connection().exec_driver_sql("DELETE FROM idempotency_keys WHERE `key` = 'x'")
+
+    async def main(database: Database) -> None:
+        await database.write(create("First"))
+        with open_session(mariadb, mysql_url, "LOCK TABLES idempotency_keys WRITE"):
+            locked = [asyncio.ensure_future(database.write(save_key)) for _ in range(THREADS)]
+            other = asyncio.ensure_future(database.write(update))
+            await other
+            assert not any(write.done() for write in locked)
+        assert await asyncio.gather(*locked) == [None] * THREADS
+
+    with prepare(mysql_url, Timeouts(lock=30, queue=60)) as alchemy:
+        run(alchemy, main)
+
+
+def test_many_locked_writes_leave_threads_for_others(mysql_url: str, mariadb: MariaDB) -> None:
+    """A row that is locked is not waited for at first: of a hundred such writes each would hold a thread a second."""
+    with serve_database(mysql_url, Timeouts(queue=2)) as client, ThreadPoolExecutor(64) as pool:
+        for _ in range(2):
+            assert client.post("/student", json=ANANYA).status_code == 201
+        with open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 1 FOR UPDATE"):
+            bodies = [(1 + number % 2, {"cgpa": 1 + number / 100}) for number in range(64)]
+            responses = pool.map(lambda args: client.patch(f"/student/{args[0]}", json=args[1]), bodies)
+            statuses = [response.status_code for response in responses]
+        assert statuses[1::2] == [200] * 32
+        assert statuses[::2] == [503] * 32

@@ -20,7 +20,7 @@ from litestar_app.database.writes import GroupError, Transactions
 from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError
 from tests.conftest import Names, Rows
 from tests.database import create, open_transactions, prepare
-from tests.mariadb import MariaDB, open_session
+from tests.mariadb import MariaDB
 
 DEFERRED = "CREATE TABLE child (id INTEGER REFERENCES students (id) DEFERRABLE INITIALLY DEFERRED)"
 
@@ -202,8 +202,11 @@ def test_write_that_a_hung_server_lost_is_not_retried(mariadb: MariaDB, mysql_ur
     timeouts = Timeouts(socket=RETRY_WITHIN + 0.2)
     with prepare(mysql_url, timeouts) as alchemy, open_transactions(alchemy) as transactions:
         assert transactions.run([create("A")]) == ["A"]
-        with open_session(mariadb, mysql_url, "LOCK TABLES students WRITE"):
+        mariadb.pause()
+        try:
             assert kinds(transactions.run([work])) == [OperationalError]
+        finally:
+            mariadb.resume()
         assert transactions.run([create("B")]) == ["B"]
     assert tries == [1]
 

@@ -60,7 +60,7 @@ class Database:
         self._all_threads = (
             self._readers, self._scanners, self._exporters, self._importers, self._pinger, self._writers,
         )  # fmt: skip
-        self._group_commit = GroupCommit(self._writers, 1 if file else GROUPS, THREADS // 2)
+        self._group_commit = GroupCommit(self._writers, 1 if file else GROUPS, THREADS // 2, timeouts.lock)
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
         """How many hold locks on MySQL for longer than another write otherwise waits for one."""

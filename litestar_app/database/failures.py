@@ -52,17 +52,19 @@ MYSQL = {
         1205,  # lock wait timeout
         1213,  # deadlock; a Galera cluster says it at COMMIT too
         1020,  # the row has changed since it was read
-        3101,  # Group Replication has rolled back what was to be committed
+        3572,  # the lock of a row, for a statement that does not wait
+        3100, 3101,  # Group Replication has rolled back what was to be committed
         1050, 1061,  # another process has just created this table or index
     ], Failure.CONTENTION),
     **dict.fromkeys([
-        0, 2002, 2003, 2005, 2006, 2013, 2014, 2026, 2055, 1053, 1927, 4031,  # no connection, or not any more
+        0, 2002, 2003, 2005, 2006, 2013, 2014, 2026, 2055, 1053, 1927, 3169, 4031,  # no connection, or not any more
         1037, 1038, 1040, 1041, 1135, 1203, 1206, 1226, 1637,  # out of connections, threads, memory or locks
         1047,  # a cluster node without quorum
         3, 1021, 1026, 1030, 1114, 1180,  # disk full
         167, 1467,  # no ids left
         1129, 1152, 1158, 1159, 1160, 1161,  # network
-        1290, 1792, 1836,  # read-only
+        1290, 1792, 1836, 3032,  # read-only, offline
+        1105, 1598,  # COMMIT has failed: a transaction is too large for a cluster, or the binary log
         1317, 1969, 3024,  # interrupted
     ], Failure.OUTAGE),
     **dict.fromkeys([
@@ -91,8 +93,10 @@ CLOSED_AGAIN = "This connection is closed"
 """What SQLAlchemy's pool says where the database host has changed twice while a connection was taken."""
 MYSQL_MODULES = {"pymysql.err", "MySQLdb", "MySQLdb._exceptions"}
 """Where the drivers have their exceptions."""
-MYSQL_LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 4031}
+MYSQL_LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 3169, 4031}
 """Codes after which the connection cannot be used any more."""
+OF_ONE_STATEMENT = {3, 167, 1021, 1026, 1030, 1105, 1114, 1180, 1206, 1317, 1467, 1598, 1969, 3024}
+"""Codes of outages in which another statement may succeed: a full disk or table, no ids left, an interrupt."""
 CLIENT_ERRORS = range(2000, 3000)
 """Codes of the drivers, which know nothing of what the server does meanwhile."""
 ERROR_DURING_COMMIT, OF_GALERA = 1180, "provider status"
@@ -125,6 +129,14 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(original, sqlite3.Error):
         return getattr(original, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
     return isinstance(original, OSError) or _mysql_code(original) in MYSQL_LOST
+
+
+def is_of_one_statement(error: BaseException) -> bool:
+    """Tell whether others may succeed where this outage has made a statement fail."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, sqlite3.Error):
+        return getattr(original, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return _mysql_code(original) in OF_ONE_STATEMENT
 
 
 def raise_translated(error: BaseException) -> NoReturn:

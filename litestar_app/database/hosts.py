@@ -189,7 +189,7 @@ def check_ready(connection: Any) -> None:
     A node of a Galera cluster without the majority responds to a ping and to SELECT 1, and reads old rows if told to.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on')")
+        cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on', 'wsrep_reject_queries')")
         variables = dict(cursor.fetchall())
         if variables.get("read_only", "OFF") != "OFF":
             raise _error(READ_ONLY, "it is read-only")
@@ -197,6 +197,8 @@ def check_ready(connection: Any) -> None:
             cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep_ready'")
             if cursor.fetchone() != ("wsrep_ready", "ON"):
                 raise _error(NOT_READY, "wsrep_ready is not ON")
+            if variables.get("wsrep_reject_queries", "NONE") != "NONE":
+                raise _error(NOT_READY, "wsrep_reject_queries is not NONE")
 
 
 def _error(code: int, reason: str) -> Exception:

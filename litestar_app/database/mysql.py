@@ -78,12 +78,12 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
 
 
 def shorten_lock_wait(connection: Connection) -> None:
-    """Have a statement wait a second for the lock of a row, the least there is: others of its group wait with it.
+    """Have a statement wait a second for a lock, the least there is: others of its group wait with it.
 
     Past SQLAlchemy, which would begin a transaction that the session then does not commit.
     """
     with contextlib.closing(cast("DBAPIConnection", connection.connection.dbapi_connection).cursor()) as cursor:
-        cursor.execute("SET SESSION innodb_lock_wait_timeout=1")
+        cursor.execute("SET SESSION innodb_lock_wait_timeout=1, lock_wait_timeout=1")
 
 
 def check_table(connection: Connection) -> None:

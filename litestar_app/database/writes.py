@@ -10,11 +10,18 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.orm import Session, sessionmaker
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from litestar_app import metrics
 from litestar_app.database import mysql
-from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown
+from litestar_app.database.failures import Failure, classify, is_lost, is_of_one_statement, raise_if_commit_unknown
 from litestar_app.database.hosts import Hosts
 from litestar_app.database.reads import CompiledStatement, FixedStatement, compile_statement, current_host, has_hung
 from litestar_app.database.sqlite import DatabaseFile
@@ -27,10 +34,16 @@ from litestar_app.exceptions import (
     RetryTransactionError,
 )
 
+RETRY_WAIT = wait_random_exponential(multiplier=0.01, max=0.5)
+"""Seconds between two tries."""
 UnitOfWork: TypeAlias = Callable[[Session], Any]
 """What is done in one transaction. It may be run again, so it changes nothing but rows."""
 Outcome: TypeAlias = Any | BaseException
 """What a unit of work returned or raised."""
+
+
+NOWAIT = "nowait"
+"""Whether a unit of work fails at once where a row is locked, in the `info` of its session."""
 
 
 class GroupError(Exception):
@@ -61,6 +74,10 @@ def execute_fixed(session: Session, statement: FixedStatement, values: Mapping[s
     try:
         cursor.execute(sql, [parameters[name] for name in positions] if positions else parameters)
         return Result(cursor.fetchone(), cursor.rowcount, cursor.lastrowid)
+    except Exception as error:
+        if is_lost(error):  # or SQLAlchemy's ROLLBACK would fail in its turn, and hide why
+            connection.invalidate(error)
+        raise
     finally:
         cursor.close()
 
@@ -91,32 +108,41 @@ class Transactions:
         self._retrying = Retrying(
             retry=retry_if_exception(is_retryable),
             stop=stop_after_delay(lock_timeout),
-            wait=wait_random_exponential(multiplier=0.01, max=0.5),
+            wait=RETRY_WAIT,
             before_sleep=lambda _: metrics.RETRIES.inc(),
             reraise=True,
         )
 
     def run(
-        self, group: Sequence[UnitOfWork], connection: Connection | None = None, *, retry: bool = True
+        self,
+        group: Sequence[UnitOfWork],
+        connection: Connection | None = None,
+        *,
+        retry: bool = True,
+        waits: bool = True,
     ) -> list[Outcome]:
         """Run units of work with one COMMIT for all of them, and return what became of each.
 
         They run on the connection that this thread keeps, or on one that is given; again and again, if wanted, while
-        other transactions are in their way. One that is rejected has changed nothing, and the others are committed.
+        other transactions are in their way. They may be told not to wait for the lock of a row. One that is rejected
+        has changed nothing, and the others are committed.
 
         Raises:
             GroupError: any other exception has rolled back all of them, and each may succeed in a transaction of its
                 own. Where none would, each has that exception as its outcome.
 
         """
-        began = time.monotonic()
         try:
-            return self._retrying(self._commit, group, connection) if retry else self._commit(group, connection)
+            if retry:
+                return self._retrying(self._commit, group, connection, waits=waits)
+            return self._commit(group, connection, waits=waits)
         except BaseException as error:
-            if isinstance(error, CommitUnknownError) or classify(error) is Failure.OUTAGE:
+            if isinstance(error, CommitUnknownError):
                 is_final = True
             elif is_retryable(error):
-                is_final = retry or time.monotonic() - began > self._lock_timeout  # the whole table is locked
+                is_final = retry
+            elif classify(error) is Failure.OUTAGE:
+                is_final = len(group) == 1 or not is_of_one_statement(error)
             else:
                 is_final = len(group) == 1
             if is_final:
@@ -136,11 +162,12 @@ class Transactions:
     def interrupt(self) -> None:
         """Let it go on: what has begun to be written is written, whoever waits for it."""
 
-    def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None = None) -> list[Outcome]:
+    def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None, *, waits: bool) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
         host = current_host(self._hosts)
         try:
             with self._begin(connection) as session:
+                session.info[NOWAIT] = not waits
                 outcomes = [_run_or_reject(work, session) for work in group]
                 session.flush()
                 is_committing = True
@@ -204,6 +231,8 @@ class _Entry(NamedTuple):
     work: UnitOfWork
     future: asyncio.Future[Outcome]
     connection: Connection | None
+    latest: float
+    """By the monotonic clock; it does not wait for a lock any more after that."""
 
 
 def _resolve(group: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
@@ -218,14 +247,15 @@ class GroupCommit:
     COMMIT, an fsync, is most of what a write costs, and the way to a thread and back much of the rest. SQLite lets one
     transaction write at a time, so one group is written after the other, and waits for the file's lock; a server writes
     several at once. Where a group fails, as there for the lock of a row, each of it is run again alone, while the next
-    group is written. Only some threads wait for locks, so that one is free for what meets none.
+    group is written: as often as there is time for it, and without holding a thread meanwhile.
     """
 
-    def __init__(self, threads: WorkerThreads[Transactions], groups: int, retries: int) -> None:
-        """Take how many groups are written at once, and how many threads may wait for locks."""
+    def __init__(self, threads: WorkerThreads[Transactions], groups: int, alone: int, lock_timeout: float) -> None:
+        """Take how many groups are written at once, how many that run alone, and for how many seconds they do."""
         self._threads = threads
         self._groups = groups
-        self._retries = asyncio.Semaphore(retries)
+        self._lock_timeout = lock_timeout
+        self._alone = asyncio.Semaphore(alone)
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._is_open = True
         self._waiting = metrics.WAITING.labels(threads.name)
@@ -239,7 +269,7 @@ class GroupCommit:
             raise DatabaseUnavailableError("the service is stopping")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.inc()
-        self._queue.put_nowait(_Entry(work, future, connection))
+        self._queue.put_nowait(_Entry(work, future, connection, time.monotonic() + self._lock_timeout))
         return await future
 
     async def run(self) -> None:
@@ -257,47 +287,57 @@ class GroupCommit:
             is_last = None in entries
             waiting = [entry for entry in entries if entry is not None]
             self._waiting.dec(len(waiting))
-            for connection, group in groupby(waiting, key=lambda entry: entry.connection):
-                if present := [entry for entry in group if not entry.future.cancelled()]:
-                    await self._write_group(present, connection, tasks)
+            for _, group in groupby(waiting, key=lambda entry: entry.connection):
+                await self._write_group([*group], tasks)
         self._queue.put_nowait(None)  # for those that write other groups
 
-    async def _write_group(
-        self, group: Sequence[_Entry], connection: Connection | None, tasks: asyncio.TaskGroup
-    ) -> None:
+    async def _write_group(self, group: Sequence[_Entry], tasks: asyncio.TaskGroup) -> None:
         try:
-            outcomes = await self._commit(group, connection, retry=self._groups == 1)
+            await self._commit(group, retry=self._groups == 1)
         except GroupError as error:
             for entry in group:
-                tasks.create_task(self._write_alone(entry, error.reason, is_first=len(group) > 1))
-        else:
-            _resolve(group, outcomes)
+                tasks.create_task(self._write_alone(entry, error))
 
-    async def _write_alone(self, entry: _Entry, reason: BaseException, *, is_first: bool) -> None:
-        """Write what a group has failed with: first at once, and if that fails too as often as there is time for it."""
-        if is_first:
-            try:
-                return _resolve([entry], await self._commit([entry], entry.connection, retry=False))
-            except GroupError as error:
-                reason = error.reason
+    async def _write_alone(self, entry: _Entry, error: GroupError) -> None:
+        """Write what a group has failed with."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(GroupError),
+            stop=stop_after_delay(entry.latest - time.monotonic()),
+            wait=RETRY_WAIT,
+            reraise=True,
+        )
         try:
-            async with asyncio.timeout(self._threads.queue_timeout):
-                await self._retries.acquire()
+            await retrying(self._try_alone, entry, error)
+        except GroupError as last:
+            _resolve([entry], [last.reason])
+
+    async def _try_alone(self, entry: _Entry, error: GroupError) -> None:
+        try:
+            async with asyncio.timeout(max(0, entry.latest - time.monotonic())):
+                await self._alone.acquire()
         except TimeoutError:
-            return _resolve([entry], [reason])
+            raise error from None
         try:
-            _resolve([entry], await self._commit([entry], entry.connection, retry=True))
+            await self._commit([entry], retry=False, waits=False)
         finally:
-            self._retries.release()
+            self._alone.release()
 
-    async def _commit(self, group: Sequence[_Entry], connection: Connection | None, *, retry: bool) -> list[Outcome]:
-        works = [entry.work for entry in group]
+    async def _commit(self, group: Sequence[_Entry], *, retry: bool, waits: bool = True) -> None:
+        """Commit a group on a thread, and resolve all of it, but where this raises GroupError."""
+        present = [entry for entry in group if not entry.future.done()]
+        if not present:
+            return
+        works, connection = [entry.work for entry in present], present[0].connection
+        outcomes: list[Outcome]
         try:
-            return await self._threads.run(lambda transactions: transactions.run(works, connection, retry=retry))
+            outcomes = await self._threads.run(
+                lambda transactions: transactions.run(works, connection, retry=retry, waits=waits)
+            )
         except GroupError:
             raise
         except Exception as error:  # noqa: BLE001  no thread; it is raised where each unit of work is awaited
-            return [error for _ in group]
+            outcomes = [error for _ in present]
+        _resolve(present, outcomes)
 
     def stop(self) -> None:
         """Let `run` end when the writes that are waiting now have been written."""

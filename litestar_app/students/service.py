@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
 from litestar_app.database.loader import Loader, select_by_ids
-from litestar_app.database.writes import execute_fixed
+from litestar_app.database.writes import NOWAIT, execute_fixed
 from litestar_app.entries import HistoryLog, Values
 from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
 from litestar_app.idempotency import IdempotencyStore
@@ -21,7 +21,8 @@ from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRe
 
 BY_IDS = select_by_ids(STUDENTS)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
-FOR_UPDATE = BY_ID.with_for_update()  # on SQLite the transaction holds the lock already
+FOR_UPDATE, FOR_UPDATE_NOWAIT = BY_ID.with_for_update(), BY_ID.with_for_update(nowait=True)
+"""On SQLite the same as `BY_ID`: the transaction holds the lock already."""
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
 FROM_ID = select(STUDENTS).where(STUDENTS.c.id >= bindparam("first")).order_by(STUDENTS.c.id).limit(bindparam("limit"))
 COLUMNS = ("name", "department", "cgpa")
@@ -180,7 +181,8 @@ def _execute_for_one(
 
 def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:
     """Return a student whom no other transaction can change before COMMIT."""
-    row = execute_fixed(session, FOR_UPDATE, {"student_id": student_id}).row
+    statement = FOR_UPDATE_NOWAIT if session.info[NOWAIT] else FOR_UPDATE
+    row = execute_fixed(session, statement, {"student_id": student_id}).row
     if row is None:
         raise StudentNotFoundError
     student = StudentRead(*row)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -204,8 +205,7 @@ class Capacity:
             raise ValueError(f"{self._students:,} students cannot become {students:,}")
         self._note("memory of the service after the imports", self._weigh)
         for name, size in self._try("size on disk", self.database.measure_size, {}).items():
-            cell = f"{size / MB:,.0f} MB, {size / students:,.0f} bytes a student"
-            self._note(f"size: {name}", lambda cell=cell: cell)
+            self._set(f"size: {name}", f"{size / MB:,.0f} MB, {size / students:,.0f} bytes a student")
         self._service.stop()
         self._note("start, full", self._start)
         self._measure_requests()
@@ -226,7 +226,7 @@ class Capacity:
         while self._students < students:
             rows, path = self._make_file(students - self._students)
             began = time.monotonic()
-            created = self._try(f"import of {rows:,}", lambda path=path: self._import(path), 0)
+            created = self._try(f"import of {rows:,}", partial(self._import, path), 0)
             if created != rows:
                 self._column["imports"] = f"! failed at {self._students:,} students"
                 return False
@@ -235,9 +235,10 @@ class Capacity:
             self._tell(f"{self._students:,} students, {rows / rates[-1][1]:,.0f} rows/s")
         total, seconds = (sum(column) for column in zip(*rates, strict=True))
         slowest, fastest = (pick(rows / taken for rows, taken in rates) for pick in (min, max))
-        self._column["imports"] = (
+        self._set(
+            "imports",
             f"{total:,} in {len(rates)} files and {seconds:,.0f} s: {total / seconds:,.0f} rows/s "
-            f"({slowest:,.0f} to {fastest:,.0f} a file)"
+            f"({slowest:,.0f} to {fastest:,.0f} a file)",
         )
         return True
 
@@ -276,7 +277,7 @@ class Capacity:
             ("the last page by offset", f"/students?offset={self._students - 100}"),
             ("history of a student", "/student/1/history"),
         ):
-            self._note(label, lambda path=path: self._time(path))
+            self._note(label, partial(self._time, path))
 
     def _find_pages(self, sort: str) -> dict[str, int]:
         """Choose pages at random depths by the cursors that a walk would have."""
@@ -388,7 +389,7 @@ class Capacity:
             self.failures += bool(failed)
             errors = f"! {failed} failed; " if failed else ""
             cell = f"{errors}{len(seconds):,}: p50 {p50:.1f}, p99 {p99:.1f}, longest {longest:,.0f} ms"
-            self._note(f"{kind}s beside it", lambda cell=cell: cell)
+            self._set(f"{kind}s beside it", cell)
 
     def _start(self) -> str:
         began = time.monotonic()
@@ -406,7 +407,10 @@ class Capacity:
 
     def _note(self, label: str, measure: Callable[[], str]) -> None:
         """Measure something; what befalls it stands in the table, and the rest is measured nevertheless."""
-        self._column[label] = cell = self._try(label, measure, "! failed")
+        self._set(label, self._try(label, measure, "! failed"))
+
+    def _set(self, label: str, cell: str) -> None:
+        self._column[label] = cell
         self._tell(f"{label}: {cell}")
 
     def _try(self, label: str, work: Callable[[], Any], instead: Any) -> Any:

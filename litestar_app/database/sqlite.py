@@ -31,8 +31,8 @@ CHECKPOINT_PAGES = 4000
 """Pages of the write-ahead log, 16 MB, after which they are written into the file. Each write changes a page of each
 index, and many writes the same ones, so that fewer checkpoints write much less."""
 MAX_LOG = 64 * 1024 * 1024
-"""Bytes to which the log is cut by the first write after a checkpoint. Without it, the log of a large import, which is as
-large as what it changes, would stay until the service stops."""
+"""Bytes to which the log is cut by the first write after a checkpoint. Else that of a large import, as large as what it
+changes, would stay until the service stops."""
 MAX_CHECKPOINTS = 10
 """How often a checkpoint is tried that a reader or a writer keeps from being complete."""
 

@@ -203,11 +203,12 @@ class Capacity:
         self._students = self._count()  # the last size has been written to
         if self._students >= students or not self._fill(students):
             raise ValueError(f"{self._students:,} students cannot become {students:,}")
-        self._note("memory of the service after the imports", self._weigh)
+        self._note("memory after the imports", self._weigh)
         for name, size in self._try("size on disk", self.database.measure_size, {}).items():
             self._set(f"size: {name}", f"{size / MB:,.0f} MB, {size / students:,.0f} bytes a student")
         self._service.stop()
         self._note("start, full", self._start)
+        before = os.getloadavg()[0]
         self._measure_requests()
         self._note("export of all as CSV", self._export)
         self._measure_backup()
@@ -215,7 +216,8 @@ class Capacity:
         ids = self._sample()
         for operation in OPERATIONS[2:5]:
             self._load(operation, ids)
-        self._note("memory of the service at the end", self._weigh)
+        self._note("memory at the end", self._weigh)
+        self._set("load average before and after", f"{before:.1f}, {os.getloadavg()[0]:.1f}")
 
     def _count(self) -> int:
         return int(require_ok(self._service.client.get("/students?limit=1&count=true")).headers["X-Total-Count"])

@@ -12,7 +12,7 @@ from litestar_app.settings import Settings
 from tests.service import Service
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs/api.md", ROOT / "docs/operating.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("api.md", "operating.md", "capacity.md"))]
 
 
 def read_sessions(page: Path) -> list[tuple[str, str]]:

@@ -3,13 +3,16 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from litestar_app.cli import keys_group, students_group
 from litestar_app.settings import Settings
-from tests.service import Service
+from tests.conftest import query_sqlite
+from tests.mariadb import MariaDB
+from tests.service import ANANYA, Service, serve_database
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("api.md", "operating.md", "capacity.md"))]
@@ -35,6 +38,34 @@ def test_sessions_show_what_a_user_sees(page: Path, tmp_path: Path) -> None:
             run = re.sub(r"\bcurl\b", "curl -sS", command).replace("http://127.0.0.1:8000", service.url)
             seen = subprocess.run(["bash", "-c", run], cwd=tmp_path, check=True, capture_output=True, text=True)
             assert (seen.stderr, normalise(seen.stdout)) == ("", normalise(shown)), command
+
+
+@pytest.mark.skipif(not (shutil.which("sqlite3") and shutil.which("mariadb")), reason="a client is not installed")
+def test_move_from_sqlite_to_mysql(mariadb: MariaDB, mysql_url: str, sqlite_path: Path) -> None:
+    """As docs/capacity.md says, with what one of the databases could take for syntax; an id stays given."""
+    tables = ("students", "history", "imports", "api_keys", "idempotency_keys")
+    with Service(sqlite_path.parent, DATABASE_URL=f"sqlite:///{sqlite_path}") as service:
+        for number, name in enumerate(['O\'Brien \\ "x"', "=1+1", "a\\'b\\n", "😀 %s अनन्या"]):
+            student, key = {"name": name, "department": "C'\\S", "cgpa": 0.1 + 0.2}, {"Idempotency-Key": f"{number}\\'"}
+            assert service.client.post("/student", json=student, headers=key).status_code == 201
+        assert service.client.delete("/student/4").status_code == 200
+        service.stop()
+    name = mysql_url.rpartition("/")[2]
+    commands = PAGES[3].read_text().split("```sh\n")[2].partition("```")[0]
+    for shown, used in (
+        ("mysql://registrar:p%40ss@db1/college", mysql_url),
+        ("litestar students", f"{Path(sys.executable).with_name('litestar')} students"),
+        ("| mariadb ", f"| mariadb --host={mariadb.host} --port={mariadb.port} --user=root "),
+        (" college\n", f" {name}\n"),
+    ):
+        assert shown in commands
+        commands = commands.replace(shown, used)
+    subprocess.run(["bash", "-c", commands], cwd=sqlite_path.parent, check=True)
+    for table in tables:
+        rows = f"SELECT * FROM {table} ORDER BY 1"
+        assert mariadb.execute(rows, database=name) == query_sqlite(sqlite_path, rows)
+    with serve_database(mysql_url) as client:
+        assert client.post("/student", json=ANANYA).json()["id"] == 5
 
 
 def test_every_setting_is_documented() -> None:

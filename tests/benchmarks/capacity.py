@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -474,6 +475,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if not HAS_WRK or (arguments.database != "sqlite" and not (is_installed() and shutil.which("mariadb-dump"))):
         parser.error("wrk and, for MariaDB, mariadb-server must be installed")
+    sizes = sorted(arguments.students)
+    if any(after - before < 2 * BESIDE for before, after in pairwise(sizes)):
+        parser.error(f"sizes must be {2 * BESIDE:,} students apart, since the measures write some too")
     columns: dict[str, dict[str, str]] = {}
     failures = 0
     kinds = ["sqlite", "mariadb"] if arguments.database == "both" else [arguments.database]
@@ -484,7 +488,7 @@ def main() -> int:
             server = stack.enter_context(run_mariadb(DepartmentServer) if kind == "mariadb" else nullcontext())
             database = SQLite(directory) if server is None else MySQL(server)
             capacity = stack.enter_context(Capacity(database, directory, arguments.history, arguments.seconds))
-            for students in sorted(arguments.students):
+            for students in sizes:
                 capacity.grow(students)
                 columns |= capacity.cells
                 print_table(columns)

@@ -65,6 +65,10 @@ bench-listing:
 bench-import:
     python -m tests.benchmarks.beside_import
 
+# what one machine carries, with ten million students on both databases; an hour, 20 GB (--database, --students for less)
+capacity *arguments:
+    python -m tests.benchmarks.capacity {{ arguments }}
+
 # a million damaged requests, which must do no harm; 20 minutes (--requests 10000 for less, --mariadb for MariaDB)
 fuzz *arguments:
     python -m tests.fuzz {{ arguments }}

@@ -30,7 +30,7 @@ from litestar_app.http.health import HealthController
 from litestar_app.http.metrics import MetricsController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
 from litestar_app.http.parameters import PUBLIC, check_request
-from litestar_app.http.problems import respond_to_error
+from litestar_app.http.problems import respond_to_error, respond_to_stop
 from litestar_app.http.security import secure
 from litestar_app.settings import Settings, split
 from litestar_app.students.controller import StudentController
@@ -138,7 +138,7 @@ class StudentRecords(Litestar):
                 add_quota(request, headers)
                 return headers
 
-            await observe(super().__call__, request, cast("Any", receive), send, add_fields)
+            await observe(super().__call__, request, cast("Any", receive), send, add_fields, respond_to_stop)
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:

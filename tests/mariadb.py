@@ -153,7 +153,7 @@ class MariaDB:
 
 
 @contextlib.contextmanager
-def run_mariadb() -> Iterator[MariaDB]:
+def run_mariadb(kind: type[MariaDB] = MariaDB) -> Iterator[MariaDB]:
     """Run a throwaway server for the length of the block.
 
     Raises:
@@ -163,7 +163,7 @@ def run_mariadb() -> Iterator[MariaDB]:
     if not is_installed():
         raise RuntimeError(MISSING)
     with tempfile.TemporaryDirectory(prefix="mariadb-") as directory:
-        server = MariaDB(Path(directory))
+        server = kind(Path(directory))
         server.install()
         server.start()
         try:

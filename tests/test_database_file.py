@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from litestar_app.app import create_app
 from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.sqlite import MAX_LOG
 from litestar_app.exceptions import CommitUnknownError, DatabaseFileError
 from litestar_app.settings import Settings
 from tests.conftest import query_sqlite
@@ -109,6 +110,16 @@ def test_log_that_somebody_reads_cannot_be_saved(sqlite_url: str, sqlite_path: P
         assert client.post("/student", json=ANANYA).status_code == 201
         delete_index(sqlite_path)
         assert client.post("/student", json=ANANYA).status_code == 503
+
+
+def test_log_of_a_large_transaction_does_not_stay(sqlite_url: str, sqlite_path: Path) -> None:
+    log = sqlite_path.with_name("students.db-wal")
+    with serve_database(sqlite_url) as client:
+        with closing(sqlite3.connect(sqlite_path)) as other, other:
+            other.execute("CREATE TABLE others AS SELECT zeroblob(?)", [MAX_LOG + 2**20])
+        assert log.stat().st_size > MAX_LOG
+        assert client.post("/student", json=ANANYA).status_code == 201
+        assert log.stat().st_size <= MAX_LOG
 
 
 def test_service_that_ends_leaves_no_connection(sqlite_url: str) -> None:

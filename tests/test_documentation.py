@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from litestar_app.cli import keys_group, students_group
 from litestar_app.settings import Settings
-from tests.service import ANANYA, Service
+from tests.conftest import query_sqlite
+from tests.mariadb import MariaDB
+from tests.service import ANANYA, Service, serve_database
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs/api.md", ROOT / "docs/operating.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("api.md", "operating.md", "capacity.md"))]
 
 
 def read_sessions(page: Path) -> list[tuple[str, str]]:
@@ -46,6 +49,34 @@ def test_spreadsheet_of_the_readme_comes_back(tmp_path: Path) -> None:
         run = re.sub(r"\bcurl\b", "curl -sS --fail", commands).replace("http://127.0.0.1:8000", service.url)
         seen = subprocess.run(["bash", "-ec", run], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert (seen.stderr, seen.stdout.count('"unchanged":1')) == ("", 2)
+
+
+@pytest.mark.skipif(not (shutil.which("sqlite3") and shutil.which("mariadb")), reason="a client is not installed")
+def test_move_from_sqlite_to_mysql(mariadb: MariaDB, mysql_url: str, sqlite_path: Path) -> None:
+    """As docs/capacity.md says, with what one of the databases could take for syntax; an id stays given."""
+    tables = ("students", "history", "imports", "api_keys", "idempotency_keys")
+    with Service(sqlite_path.parent, DATABASE_URL=f"sqlite:///{sqlite_path}") as service:
+        for number, name in enumerate(['O\'Brien \\ "x"', "=1+1", "a\\'b\\n", "😀 %s अनन्या"]):
+            student, key = {"name": name, "department": "C'\\S", "cgpa": 0.1 + 0.2}, {"Idempotency-Key": f"{number}\\'"}
+            assert service.client.post("/student", json=student, headers=key).status_code == 201
+        assert service.client.delete("/student/4").status_code == 200
+        service.stop()
+    name = mysql_url.rpartition("/")[2]
+    commands = PAGES[3].read_text().split("```sh\n")[2].partition("```")[0]
+    for shown, used in (
+        ("mysql://registrar:p%40ss@db1/college", mysql_url),
+        ("litestar students", f"{Path(sys.executable).with_name('litestar')} students"),
+        ("| mariadb ", f"| mariadb --host={mariadb.host} --port={mariadb.port} --user=root "),
+        (" college\n", f" {name}\n"),
+    ):
+        assert shown in commands
+        commands = commands.replace(shown, used)
+    subprocess.run(["bash", "-c", commands], cwd=sqlite_path.parent, check=True)
+    for table in tables:
+        rows = f"SELECT * FROM {table} ORDER BY 1"
+        assert mariadb.execute(rows, database=name) == query_sqlite(sqlite_path, rows)
+    with serve_database(mysql_url) as client:
+        assert client.post("/student", json=ANANYA).json()["id"] == 5
 
 
 def test_every_setting_is_documented() -> None:

@@ -16,7 +16,7 @@ from litestar_app.database.sqlite import enable_wal
 from litestar_app.exceptions import SettingsError
 from tests.conftest import Rows, locked_sqlite
 from tests.database import prepare
-from tests.mariadb import MariaDB, free_port
+from tests.mariadb import MariaDB, free_port, open_session
 from tests.service import ANANYA, serve_database
 
 TEXTS = "name VARCHAR(100), department VARCHAR(100)"
@@ -224,6 +224,25 @@ def test_value_that_does_not_fit_is_a_422(mysql_url: str, mysql_query: Callable[
 def test_index_that_cannot_be_created_is_rejected(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
     query_file("CREATE TABLE ix_students_name (id INTEGER)")
     assert reject(sqlite_url).endswith("cannot be used: there is already a table named ix_students_name")
+
+
+def test_start_waits_for_an_index_on_mysql(mariadb: MariaDB, mysql_url: str) -> None:
+    """Of a large table it takes minutes; here a reader of the table holds it up for longer than a hung server may."""
+
+    def start(timeouts: Timeouts | None = None) -> None:
+        with prepare(mysql_url, timeouts):
+            pass
+
+    if "mysqldb" in mysql_url:
+        pytest.skip("mysqlclient takes the timeout when it connects only")
+    start()
+    mariadb.execute("ALTER TABLE students DROP INDEX ix_students_cgpa", database=mysql_url.rpartition("/")[2])
+    with ThreadPoolExecutor() as threads:
+        with open_session(mariadb, mysql_url, "SELECT * FROM students"):
+            starting = threads.submit(start, Timeouts(start=0, socket=1))
+            time.sleep(2)
+            assert not starting.done()
+        starting.result()
 
 
 def test_missing_index_is_created(database_url: str, query: Callable[..., Rows]) -> None:

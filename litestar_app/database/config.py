@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import time
+from contextlib import nullcontext
 from typing import Any, cast
 
 from advanced_alchemy.extensions.litestar import SQLAlchemySyncConfig, SyncSessionConfig
@@ -125,8 +126,10 @@ class AlchemyConfig(SQLAlchemySyncConfig):
 
 def _create_index(connection: Connection, index: Index) -> None:
     """Create an index where it is missing and possible; without it, lists in its order are slow."""
+    is_sqlite = connection.dialect.name == "sqlite"
     try:
-        index.create(connection, checkfirst=True)
+        with nullcontext() if is_sqlite else mysql.wait_longer(connection, mysql.INDEX_TIMEOUT):
+            index.create(connection, checkfirst=True)
     except SQLAlchemyError as error:
         if not mysql.has_code(error, mysql.TOO_LONG_FOR_INDEX):
             raise

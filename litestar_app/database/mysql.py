@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from advanced_alchemy.extensions.litestar import EngineConfig
@@ -20,6 +20,8 @@ POOL_RECYCLE = 1800
 """Seconds after which a connection is replaced: less than a server's wait_timeout commonly is."""
 WRITE_TIMEOUT = 120
 """Seconds for which the server waits for an export to take its rows; longer than for its client to do so."""
+INDEX_TIMEOUT = 3600
+"""Seconds that making an index may take, which is minutes for ten million students."""
 CONNECT_TIMEOUT = 5
 """Seconds that opening the socket may take."""
 
@@ -75,6 +77,18 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
     if hosts is not None:
         event.listen(engine, "checkout", lambda dbapi_connection, _record, _proxy: hosts.check(dbapi_connection))
     return hosts
+
+
+@contextlib.contextmanager
+def wait_longer(connection: Connection, seconds: float) -> Iterator[None]:
+    """Let the server work for longer on a statement before it counts as hung; mysqlclient cannot be told any more."""
+    driver: Any = connection.connection.dbapi_connection
+    usual = getattr(driver, "_read_timeout", None)
+    driver._read_timeout = seconds  # noqa: SLF001  PyMySQL has no other way
+    try:
+        yield
+    finally:
+        driver._read_timeout = usual  # noqa: SLF001
 
 
 def shorten_lock_wait(connection: Connection) -> None:

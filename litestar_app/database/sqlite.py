@@ -30,6 +30,9 @@ def engine_config(pool_size: int, lock_timeout: float) -> EngineConfig:
 CHECKPOINT_PAGES = 4000
 """Pages of the write-ahead log, 16 MB, after which they are written into the file. Each write changes a page of each
 index, and many writes the same ones, so that fewer checkpoints write much less."""
+MAX_LOG = 64 * 1024 * 1024
+"""Bytes to which the log is cut by the first write after a checkpoint. Else that of a large import, as large as what it
+changes, would stay until the service stops."""
 MAX_CHECKPOINTS = 10
 """How often a checkpoint is tried that a reader or a writer keeps from being complete."""
 
@@ -135,6 +138,7 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
             "secure_delete=ON",
             "foreign_keys=ON",
             f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+            f"journal_size_limit={MAX_LOG}",
         ):
             connection.execute(f"PRAGMA {pragma}")
         connection.text_factory = decode_any

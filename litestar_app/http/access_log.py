@@ -1,5 +1,6 @@
 """Requests as the log and the metrics have them: nothing in them comes from a path, a query or a body."""
 
+import asyncio
 import ipaddress
 import logging
 import random
@@ -55,16 +56,18 @@ class RequestLine(Struct, omit_defaults=True):
         return " ".join(words)
 
 
-async def observe(
+async def observe(  # noqa: PLR0913, PLR0917  one call, of the application
     respond: Callable[[Any, Any, Any], Awaitable[None]],
     scope: HTTPScope,
     receive: Receive,
     send: Send,
     add_fields: Callable[[HTTPResponseStartEvent], list[tuple[bytes, bytes]]],
+    respond_to_stop: Callable[[HTTPScope, Send], Awaitable[None]],
 ) -> None:
     """Have an application respond under a request id; log and count the request when the response has ended.
 
-    What adds the header fields of every response returns all of them.
+    What adds the header fields of every response returns all of them. Where the server stops first, and cancels it,
+    something else responds.
     """
     began = time.perf_counter()
     fields = dict(scope["headers"])
@@ -74,7 +77,7 @@ async def observe(
     state["request_id"] = request_id
     if parent := fields.get(b"traceparent"):
         state["trace_id"] = _read_trace_id(parent)
-    status, is_complete, is_disconnected = FAILED, False, False
+    status, is_started, is_complete, is_disconnected = FAILED, False, False, False
 
     async def receive_and_note() -> Any:
         nonlocal is_disconnected
@@ -84,9 +87,9 @@ async def observe(
         return message
 
     async def send_and_note(message: Message) -> None:
-        nonlocal status, is_complete
+        nonlocal status, is_started, is_complete
         if message["type"] == "http.response.start":
-            status = message["status"]
+            status, is_started = message["status"], True
             add_fields(message).append((b"x-request-id", request_id.encode()))
         await send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
@@ -94,6 +97,10 @@ async def observe(
 
     try:
         await respond(scope, receive_and_note, send_and_note)
+    except asyncio.CancelledError:  # of the server, which stops and has waited long enough
+        if is_started or is_disconnected:
+            raise
+        await respond_to_stop(scope, send_and_note)
     finally:
         client, caller = scope.get("client"), scope.get("auth")
         _note(

@@ -4,6 +4,7 @@ import logging
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Request, Response
 from litestar.enums import ParamType
 from litestar.exceptions import (
@@ -15,6 +16,7 @@ from litestar.exceptions import (
 )
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
+from litestar.types import HTTPScope, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from litestar_app.exceptions import (
@@ -38,7 +40,7 @@ from litestar_app.exceptions import (
     UnsupportedFileError,
     UnsupportedValueError,
 )
-from litestar_app.http.access_log import describe
+from litestar_app.http.access_log import describe, name_method, name_route
 
 logger = logging.getLogger("litestar_app")
 
@@ -144,6 +146,12 @@ class Problem(Struct, omit_defaults=True):
     ) = UNSET
 
 
+STOPPING = "The service is stopping; retry later"
+# without Retry-After, as above
+STOPPING_WRITE = "The service is stopping: the change may or may not be stored; check before you repeat it"
+SAFE = {"GET", "HEAD", "OPTIONS"}
+
+
 def make_problem(status: int, detail: str) -> Problem:
     """Make a problem document: the status says what kind, the detail what happened."""
     return Problem("about:blank", TITLES.get(status) or HTTPStatus(status).phrase, status, detail)
@@ -179,6 +187,20 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     else:
         problem = _log_defect(request, error)
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+async def respond_to_stop(scope: HTTPScope, send: Send) -> None:
+    """Respond to a request that the server has cancelled, since it stops; what it has begun may still be committed."""
+    problem, headers = make_problem(503, STOPPING), {"retry-after": str(RETRY_AFTER)}
+    if scope["method"] not in SAFE:
+        problem, headers = make_problem(503, STOPPING_WRITE), {}
+    content = msgspec.json.encode(problem)
+    headers |= {"content-type": PROBLEM_JSON, "content-length": str(len(content))}
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    extra = {"request_id": scope["state"]["request_id"]}
+    logger.warning("%s %s: 503: %s", name_method(scope), name_route(scope), problem.detail, extra=extra)
+    await send({"type": "http.response.start", "status": problem.status, "headers": fields})
+    await send({"type": "http.response.body", "body": content, "more_body": False})
 
 
 def _log_defect(request: Request[Any, Any, Any], error: Exception) -> Problem:

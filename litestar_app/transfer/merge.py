@@ -76,7 +76,7 @@ Execute: TypeAlias = Callable[..., Any]
 def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Match) -> None:
     """Write rows into a temporary table of the connection, past SQLAlchemy, which would begin by the lock to write.
 
-    Each row that is the same student as an earlier one is marked.
+    Each row that is the same student as an earlier one is marked. On MySQL it returns when it is this import's turn.
     """
     dialect = connection.dialect
     driver: Any = connection.connection.dbapi_connection
@@ -100,7 +100,21 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Mat
         found = cursor.fetchall()
         cursor.executemany(f"UPDATE import_rows SET twin = {mark}, is_wrong = 1 WHERE number = {mark}", found)  # noqa: S608
     driver.commit()
+    if dialect.name != "sqlite":
+        _take_turn(cursor)
     cursor.close()
+
+
+def _take_turn(cursor: Any) -> None:
+    """Wait for the imports of others, before the merge, which other writes of this process wait for.
+
+    The connection, which is closed after the import, gives the turn back.
+    """
+    for _ in range(MERGE_LOCK_TRIES):
+        cursor.execute(MERGE_LOCK)
+        if cursor.fetchone() == (1,):
+            return
+    raise DatabaseUnavailableError("other imports are running")
 
 
 class Merge:
@@ -117,8 +131,6 @@ class Merge:
 
     def compare(self) -> None:
         """Find the student of each row, and which rows are wrong; lock the students that are found."""
-        if self._connection.dialect.name != "sqlite":
-            self._take_turn()
         for part in self._parts:
             is_student = D.id == S.target
             if self._match == "id":
@@ -144,13 +156,6 @@ class Merge:
             # found, and deleted or renamed before it was locked
             gone = {"target": None} if self._match == "name,department" else {"target": None, "is_wrong": 1}
             self._execute(update(STAGED).where(part, S.target.is_not(None), S.changed.is_(None)).values(gone))
-
-    def _take_turn(self) -> None:
-        """Wait for the imports of others; the connection, which is closed afterwards, gives the turn back."""
-        for _ in range(MERGE_LOCK_TRIES):
-            if self._connection.exec_driver_sql(MERGE_LOCK).scalar():
-                return
-        raise DatabaseUnavailableError("other imports are running")
 
     def _differs(self, field: str) -> ColumnElement[bool]:
         """Compare what is stored with what the file has."""

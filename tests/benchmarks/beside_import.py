@@ -3,6 +3,7 @@
 import statistics
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,11 +51,15 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def report(self, name: str) -> None:
-        """Print a line for each kind of request."""
+    def summarize(self) -> Iterator[tuple[str, list[float], list[float]]]:
+        """Yield each kind of request, its seconds, and the p50, the p99 and the longest of them in ms."""
         for kind, seconds in self.seconds.items():
             p50, p99 = (statistics.quantiles(seconds, n=100)[part] * 1000 for part in (49, 98))
-            longest = max(seconds) * 1000
+            yield kind, seconds, [p50, p99, max(seconds) * 1000]
+
+    def report(self, name: str) -> None:
+        """Print a line for each kind of request."""
+        for kind, seconds, (p50, p99, longest) in self.summarize():
             print(
                 f"| {name}, {kind}s | {len(seconds):,} | {self.failed[kind]} | {p50:.1f} | {p99:.1f} | {longest:.0f} |"
             )

@@ -1,8 +1,10 @@
 -- The requests of one operation, for wrk.
--- Arguments: how many rows are seeded, the first id that may be deleted, then shares: get=80 list=10 /a/path=10 ...
+-- Arguments: how many rows are seeded, or a file with one id in a line; the first id that may be deleted, or with such a
+-- file the first line of it; then shares: get=80 list=10 /a/path=10 ...
 
 local PREPARED = 5000
 local prepared, pattern = {}, {}
+local ids
 local turn, next_to_delete = 0, 0
 
 local function student()
@@ -11,7 +13,13 @@ local function student()
 end
 
 local function any_path()
-  return "/student/" .. math.random(prepared.seeded)
+  return "/student/" .. (ids and ids[math.random(#ids)] or math.random(prepared.seeded))
+end
+
+local function read_ids(path)
+  local found = {}
+  for line in io.lines(path) do table.insert(found, line) end
+  return found
 end
 
 local make = {
@@ -25,6 +33,7 @@ function init(args)
   math.randomseed(1)
   wrk.headers["Content-Type"] = "application/json"
   prepared.seeded, next_to_delete = tonumber(args[1]), tonumber(args[2])
+  if not prepared.seeded then ids = read_ids(args[1]) end
   for i = 3, #args do
     local kind, share = args[i]:match("^(.+)=(%d+)$")
     for _ = 1, tonumber(share) do
@@ -34,7 +43,7 @@ function init(args)
       prepared[kind] = { wrk.format("GET", kind) }
     elseif make[kind] then
       prepared[kind] = {}
-      for n = 1, PREPARED do prepared[kind][n] = make[kind]() end
+      for n = 1, ids and math.max(PREPARED, #ids) or PREPARED do prepared[kind][n] = make[kind]() end
     end
   end
 end
@@ -44,7 +53,8 @@ function request()
   local kind = pattern[turn]
   if kind == "delete" then
     next_to_delete = next_to_delete + 1
-    return wrk.format("DELETE", "/student/" .. next_to_delete - 1)
+    local id = next_to_delete - 1
+    return wrk.format("DELETE", "/student/" .. (ids and ids[id] or id))
   end
   return prepared[kind][math.random(#prepared[kind])]
 end

@@ -44,10 +44,16 @@ OPERATIONS = (
 MIX = OPERATIONS[-1]
 
 
-def apply_load(operation: Operation, port: int, seconds: int, first_to_delete: int) -> Measurement:
-    """Load a server with one operation for whole seconds; RuntimeError where the generator itself failed."""
+def apply_load(
+    operation: Operation, port: int, seconds: int, first_to_delete: int, ids: Path | None = None
+) -> Measurement:
+    """Load a server with one operation for whole seconds; RuntimeError where the generator itself failed.
+
+    The students are the seeded ones, or those of a file with an id in each line, which wrk reads: then what is deleted
+    begins with one of its lines.
+    """
     shares = [f"{kind}={percent}" for kind, percent in operation.shares.items()]
-    arguments = [str(SEEDED), str(first_to_delete), *shares]
+    arguments = [str(ids or SEEDED), str(first_to_delete), *shares]
     if HAS_WRK:
         options = [
             "--threads",

@@ -15,9 +15,10 @@ import pytest
 
 from litestar_app.__main__ import SHUTDOWN_TIMEOUT
 from litestar_app.database.config import THREADS, Timeouts
+from litestar_app.http.problems import STOPPING_WRITE
 from tests.conftest import Rows
 from tests.faults.ledger import PATIENCE, STUDENTS, assert_is_problem, wait_until
-from tests.mariadb import open_session
+from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, UNAVAILABLE, Service, connect
 
 pytestmark = pytest.mark.faults
@@ -137,6 +138,30 @@ def test_lock_that_is_never_released_ends_in_time(service: Service, query: Calla
         for write in writes:
             assert_is_problem(write.result(), 503, UNAVAILABLE)
     assert query(STUDENTS) == before
+
+
+def test_import_that_waits_for_another_is_told_that_the_service_stops(
+    tmp_path: Path, mariadb: MariaDB, mysql_url: str, mysql_query: Callable[..., Rows]
+) -> None:
+    """It is cancelled when the service has waited long enough, and gets a problem document as any other."""
+    turn = "SELECT GET_LOCK(CONCAT(DATABASE(), '.import'), 5)"
+    with (
+        Service(tmp_path, DATABASE_URL=mysql_url) as service,
+        open_session(mariadb, mysql_url, turn),
+        ThreadPoolExecutor(1) as pool,
+        connect(service.url, timeout=PATIENCE) as client,
+    ):
+        content, headers = b"name,department,cgpa\nA,CSE,1\n", {"Content-Type": "text/csv"}
+        importing = pool.submit(client.post, "/students/import", content=content, headers=headers)
+        waiting = (
+            "SELECT 1 FROM information_schema.processlist WHERE info LIKE 'SELECT GET_LOCK%' AND state = 'User lock'"
+        )
+        wait_until(lambda: bool(mariadb.execute(waiting)), "an import that waits")
+        _, left = psutil.wait_procs(terminate(service), SHUTDOWN_TIMEOUT + MARGIN)
+        assert left == []
+        assert_is_problem(importing.result(), 503, STOPPING_WRITE)
+        assert "Traceback" not in service.log()
+    assert mysql_query("SELECT * FROM students") == []
 
 
 def test_export_that_nobody_reads_ends_with_the_service(tmp_path: Path, sqlite_path: Path) -> None:

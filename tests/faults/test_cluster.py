@@ -181,6 +181,18 @@ def test_node_that_fails_loses_no_acknowledged_write(
 
 
 @pytest.mark.cluster
+def test_node_that_rejects_queries_is_not_used(cluster: Cluster, name: str, serve: Callable[[str], Service]) -> None:
+    """It says that it is ready, and responds to SHOW."""
+    service, node = serve(cluster.url(name)), cluster.nodes[0]
+    node.execute("SET GLOBAL wsrep_reject_queries = ALL")
+    try:
+        wait_until(lambda: service.client.post("/student", json=ANANYA).status_code == 201, "a write elsewhere")
+        assert service.client.get("/health/ready").status_code == 200
+    finally:
+        node.execute("SET GLOBAL wsrep_reject_queries = NONE")
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("count", [2, 3])
 def test_cluster_without_a_majority_is_a_503(count: int, cluster: Cluster, services: list[Service], name: str) -> None:
     """A node that is left responds to pings, but is of no use; and the service goes on when the others are back."""

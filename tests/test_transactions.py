@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from litestar_app.database.config import AlchemyConfig, Timeouts
 from litestar_app.database.reads import RETRY_WITHIN
-from litestar_app.database.writes import GroupError, Transactions
+from litestar_app.database.writes import GroupError, Transactions, execute_fixed
 from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError
+from litestar_app.students.service import BY_ID
 from tests.conftest import Names, Rows
 from tests.database import create, open_transactions, prepare
 from tests.mariadb import MariaDB
@@ -178,6 +179,20 @@ def test_connection_lost_before_commit_is_a_failure(mysql_url: str, mysql_query:
     with prepare(mysql_url) as alchemy, open_transactions(alchemy) as transactions:
         assert kinds(transactions.run([work])) == [OperationalError]
     assert mysql_query("SELECT * FROM students") == []
+
+
+def test_reason_of_a_lost_connection_is_kept(mariadb: MariaDB, mysql_url: str) -> None:
+    """ROLLBACK fails too, in a statement that goes past SQLAlchemy, but it is not what has gone wrong."""
+
+    def work(session: Session) -> None:
+        for _ in range(2):
+            execute_fixed(session, BY_ID, {"student_id": 1})
+            mariadb.kill_sessions(mysql_url)
+
+    with prepare(mysql_url) as alchemy, open_transactions(alchemy) as transactions:
+        (outcome,) = transactions.run([work])
+    assert isinstance(outcome, Exception)
+    assert outcome.args[0] in {2006, 2013}
 
 
 def test_write_on_a_closed_idle_connection_is_retried(

@@ -76,7 +76,9 @@ def test_failure_of_a_statement_is_that_of_its_rows(alchemy: AlchemyConfig) -> N
     assert (outcomes[:-1], name) == ([error] * (CONCURRENT + 2), "B")
 
 
-def test_row_that_has_waited_too_long_is_not_read(alchemy: AlchemyConfig) -> None:
-    statements, outcomes, (_, name, *_) = load(alchemy, [1] * (CONCURRENT + 3), too_late=True)
-    assert [type(outcome) for outcome in outcomes[CONCURRENT:-1]] == [QueueTimeoutError] * 2
+@pytest.mark.parametrize("error", [None, DatabaseUnavailableError("x")], ids=repr)
+def test_row_that_has_waited_too_long_is_not_read(alchemy: AlchemyConfig, error: Exception | None) -> None:
+    """It is told what those before it have waited for, as where the server hangs."""
+    statements, outcomes, (_, name, *_) = load(alchemy, [1] * (CONCURRENT + 3), error, too_late=True)
+    assert [type(outcome) for outcome in outcomes[CONCURRENT:-1]] == [type(error) if error else QueueTimeoutError] * 2
     assert (statements, name) == ([BY_ID] * (CONCURRENT + 1), "B")

@@ -53,10 +53,14 @@ class Loader:
         """
         if self._running < CONCURRENT:
             self._running += 1
+            error: Exception | None = None
             try:
                 rows = await self._database.fetch(self._one, {"student_id": key})
+            except Exception as caught:
+                error = caught
+                raise
             finally:
-                self._end()
+                self._end(error)
             return rows[0] if rows else None
         entry = _Entry(
             key, asyncio.get_running_loop().create_future(), time.monotonic() + self._database.timeouts.queue
@@ -67,14 +71,14 @@ class Loader:
             raise outcome
         return outcome
 
-    def _end(self) -> None:
-        """Begin the next statement, for what waits."""
+    def _end(self, error: Exception | None) -> None:
+        """Begin the next statement, for what waits; what has waited too long is told why the last one has failed."""
         self._running -= 1
         batch: list[_Entry] = []
         while self._waiting and len(batch) < BATCH:
             entry = self._waiting.popleft()
             if entry.latest < time.monotonic():
-                _resolve(entry, QueueTimeoutError("no thread was free in time"))
+                _resolve(entry, error or QueueTimeoutError("no thread was free in time"))
             elif not entry.future.done():
                 batch.append(entry)
         if batch:
@@ -85,15 +89,17 @@ class Loader:
 
     async def _read(self, batch: Sequence[_Entry]) -> None:
         keys = [entry.key for entry in batch]
+        error: Exception | None = None
         ids = dict(zip(NAMES, keys + keys[-1:] * (BATCH - len(keys)), strict=True))
         try:
             rows = {row[0]: row for row in await self._database.fetch(self._many, ids)}
-        except Exception as error:  # noqa: BLE001  it is raised where each row is awaited
+        except Exception as caught:  # noqa: BLE001  it is raised where each row is awaited
+            error = caught
             outcomes: list[Any] = [error for _ in batch]
         else:
             outcomes = [rows.get(key) for key in keys]
         finally:
-            self._end()
+            self._end(error)
         for entry, outcome in zip(batch, outcomes, strict=True):
             _resolve(entry, outcome)
 

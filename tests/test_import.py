@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from litestar_app.app import create_app
+from litestar_app.database.config import Timeouts
 from litestar_app.settings import Settings
 from tests.conftest import Rows
 from tests.files import make_xlsx
@@ -890,3 +891,19 @@ def test_import_is_what_plain_python_does(
     rows = query(SELECT)
     assert rows[: len(after)] == sorted((number, *student) for number, student in after.items())
     assert [row[1:] for row in rows[len(after) :]] == created
+
+
+def test_import_that_waits_for_its_turn_holds_up_nobody(mariadb: MariaDB, mysql_url: str) -> None:
+    """Writes beside it wait for a lock as long as ever; only beside a merge, which has locks itself, is it longer."""
+    with serve_database(mysql_url, Timeouts(lock=1)) as client, ThreadPoolExecutor(1) as pool:
+        assert client.post("/student", json=ANANYA).status_code == 201
+        with open_session(mariadb, mysql_url, "SELECT GET_LOCK(CONCAT(DATABASE(), '.import'), 5)"):
+            content, headers = b"name,department,cgpa\nA,CSE,1\n", {"Content-Type": "text/csv"}
+            importing = pool.submit(client.post, "/students/import", content=content, headers=headers)
+            waiting = "SELECT 1 FROM information_schema.processlist WHERE info LIKE 'SELECT GET_LOCK%'"
+            while not mariadb.execute(waiting):
+                assert not importing.done()
+            with open_session(mariadb, mysql_url, "SELECT * FROM students FOR UPDATE"):
+                assert client.patch("/student/1", json={"cgpa": 1}).status_code == 503
+            assert not importing.done()
+        assert importing.result().json()["created"] == 1

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from litestar_app.database.config import GROUPS, SCANNERS, THREADS, TRANSFERS, AlchemyConfig
-from litestar_app.database.failures import Failure, classify, raise_translated
+from litestar_app.database.failures import Failure, classify, raise_translated, unwrap
 from litestar_app.database.reads import Reader, compile_statements, interrupt
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.transfers import stage, stream
@@ -215,7 +215,7 @@ class Database:
             async with asyncio.timeout(self.timeouts.ready):
                 await self._pinger.run(lambda reader: reader.fetch(PING, {}))
         except Exception as error:  # whatever it is, the service cannot do its work
-            raise DatabaseUnavailableError(getattr(error, "orig", None) or error) from error
+            raise DatabaseUnavailableError(unwrap(error)) from error
 
     @asynccontextmanager
     async def open(self, _app: object = None) -> AsyncIterator[None]:

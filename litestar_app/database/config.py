@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Index, Table, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from litestar_app.database import mysql, sqlite
-from litestar_app.database.failures import Failure, classify
+from litestar_app.database.failures import Failure, classify, unwrap
 from litestar_app.database.hosts import Hosts
 from litestar_app.exceptions import SettingsError
 from litestar_app.models import Student
@@ -98,7 +98,7 @@ class AlchemyConfig(SQLAlchemySyncConfig):
             except (SQLAlchemyError, sqlite3.Error, OSError, RuntimeError, TypeError, ValueError) as error:
                 if classify(error) not in waits_for or time.monotonic() > deadline:
                     self.get_engine().dispose()
-                    reason = str(getattr(error, "orig", None) or error).replace("\n", " ")
+                    reason = str(unwrap(error)).replace("\n", " ")
                     raise SettingsError(f"DATABASE_URL (or MYSQL_*) {url} cannot be used: {reason}") from None
                 time.sleep(0.2)
             else:

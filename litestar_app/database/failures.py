@@ -107,15 +107,20 @@ With them a node of a Galera cluster has lost the others during COMMIT, and they
 """
 
 
+def unwrap(error: BaseException) -> BaseException:
+    """Return the driver's error, whether SQLAlchemy has wrapped it or not."""
+    return getattr(error, "orig", None) or error
+
+
 def classify(error: BaseException) -> Failure:
     """Tell what an error is, whether SQLAlchemy has wrapped it or the driver raised it as it is."""
-    original = getattr(error, "orig", None) or error
+    original = unwrap(error)
     if isinstance(original, RetryTransactionError):
         return Failure.CONTENTION
     if isinstance(original, sqlite3.Error):
         if "no such table" in str(original):  # which has no code of its own
             return Failure.REFUSED
-        return SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF, Failure.DEFECT)
+        return SQLITE.get(_sqlite_code(original), Failure.DEFECT)
     is_closed = isinstance(original, InvalidRequestError) and str(original) == CLOSED_AGAIN
     if is_closed or isinstance(original, (PoolTimeoutError, OSError)):  # no free connection; a socket, or the file
         return Failure.OUTAGE
@@ -125,17 +130,17 @@ def classify(error: BaseException) -> Failure:
 
 def is_lost(error: BaseException) -> bool:
     """Tell whether the connection cannot be used any more, so that nobody knows what became of its COMMIT."""
-    original = getattr(error, "orig", None) or error
+    original = unwrap(error)
     if isinstance(original, sqlite3.Error):
-        return getattr(original, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+        return _sqlite_code(original) == sqlite3.SQLITE_IOERR
     return isinstance(original, OSError) or _mysql_code(original) in MYSQL_LOST
 
 
 def is_of_one_statement(error: BaseException) -> bool:
     """Tell whether others may succeed where this outage has made a statement fail."""
-    original = getattr(error, "orig", None) or error
+    original = unwrap(error)
     if isinstance(original, sqlite3.Error):
-        return getattr(original, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        return _sqlite_code(original) == sqlite3.SQLITE_FULL
     return _mysql_code(original) in OF_ONE_STATEMENT
 
 
@@ -153,7 +158,7 @@ def raise_translated(error: BaseException) -> NoReturn:
         metrics.ERRORS.labels(failure.name.lower()).inc()
         match failure:
             case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
-                raise DatabaseUnavailableError(getattr(error, "orig", None) or error) from error
+                raise DatabaseUnavailableError(unwrap(error)) from error
             case Failure.CONSTRAINT:
                 raise ConstraintError from error
             case Failure.VALUE:
@@ -165,7 +170,7 @@ def raise_translated(error: BaseException) -> NoReturn:
 
 def raise_if_commit_unknown(error: BaseException) -> None:
     """Raise CommitUnknownError for an error of COMMIT, unless the database itself says that it has failed."""
-    reason = getattr(error, "orig", None) or error
+    reason = unwrap(error)
     if isinstance(reason, sqlite3.Error):
         has_failed = not is_lost(reason)
     else:
@@ -174,6 +179,11 @@ def raise_if_commit_unknown(error: BaseException) -> None:
         has_failed = code is not None and code not in MYSQL_LOST and code not in CLIENT_ERRORS and not is_galera
     if not has_failed:
         raise CommitUnknownError(f"COMMIT failed, its outcome is unknown: {reason}") from error
+
+
+def _sqlite_code(error: sqlite3.Error) -> int:
+    """Return the primary result code, or 0 where the error has none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _mysql_code(error: object) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Select, Table, bindparam, select
 
+from litestar_app.database.threads import resolve
 from litestar_app.exceptions import QueueTimeoutError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Loader:
         while self._waiting and len(batch) < BATCH:
             entry = self._waiting.popleft()
             if entry.latest < time.monotonic():
-                _resolve(entry, error or QueueTimeoutError("no thread was free in time"))
+                resolve(entry.future, error or QueueTimeoutError("no thread was free in time"))
             elif not entry.future.done():
                 batch.append(entry)
         if batch:
@@ -101,12 +102,7 @@ class Loader:
         finally:
             self._end(error)
         for entry, outcome in zip(batch, outcomes, strict=True):
-            _resolve(entry, outcome)
-
-
-def _resolve(entry: _Entry, outcome: Any) -> None:
-    if not entry.future.done():
-        entry.future.set_result(outcome)
+            resolve(entry.future, outcome)
 
 
 def select_by_ids(table: Table) -> Select[Any]:

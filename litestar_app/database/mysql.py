@@ -82,13 +82,13 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
 @contextlib.contextmanager
 def wait_longer(connection: Connection, seconds: float) -> Iterator[None]:
     """Let the server work for longer on a statement before it counts as hung; mysqlclient cannot be told any more."""
-    driver: Any = connection.connection.dbapi_connection
-    usual = getattr(driver, "_read_timeout", None)
-    driver._read_timeout = seconds  # noqa: SLF001  PyMySQL has no other way
+    dbapi_connection: Any = connection.connection.dbapi_connection
+    usual = getattr(dbapi_connection, "_read_timeout", None)
+    dbapi_connection._read_timeout = seconds  # noqa: SLF001  PyMySQL has no other way
     try:
         yield
     finally:
-        driver._read_timeout = usual  # noqa: SLF001
+        dbapi_connection._read_timeout = usual  # noqa: SLF001
 
 
 def shorten_lock_wait(connection: Connection) -> None:

@@ -12,6 +12,12 @@ from litestar_app import metrics
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
 
 
+def resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+    """Give an outcome, which may be an exception, to whoever waits for it."""
+    if not future.done():
+        future.set_result(outcome)
+
+
 class Resource(Protocol):
     """What a thread works with, and closes when it ends."""
 
@@ -101,7 +107,7 @@ class WorkerThreads(Generic[R]):
         with contextlib.suppress(Empty):
             while (job := self._queue.get_nowait()) is not None:
                 self._waiting.dec()
-                job.resolve(DatabaseUnavailableError("the service is stopping"))
+                resolve(job.future, DatabaseUnavailableError("the service is stopping"))
         for _ in self._threads:
             self._queue.put(None)
 
@@ -135,7 +141,7 @@ class _Job(Generic[R, T]):
     def _expire(self) -> None:
         with self._lock:
             if not self._has_begun:
-                self.resolve(QueueTimeoutError("no thread was free in time"))
+                resolve(self.future, QueueTimeoutError("no thread was free in time"))
 
     def run(self, resource: R) -> None:
         """Do the work, unless it has waited too long or nobody waits for it any more."""
@@ -156,7 +162,7 @@ class _Job(Generic[R, T]):
         if self._is_interrupted:
             resource.close()  # it may have had the time to end well, and the next work must not be hit
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-            self._loop.call_soon_threadsafe(self.resolve, outcome)
+            self._loop.call_soon_threadsafe(resolve, self.future, outcome)
 
     def interrupt(self) -> None:
         """Stop the work if it is being done."""
@@ -164,8 +170,3 @@ class _Job(Generic[R, T]):
             if self._resource is not None:
                 self._is_interrupted = True
                 self._resource.interrupt()
-
-    def resolve(self, outcome: T | BaseException) -> None:
-        """Give the result to whoever waits for it."""
-        if not self.future.done():
-            self.future.set_result(outcome)

@@ -25,7 +25,7 @@ from litestar_app.database.failures import Failure, classify, is_lost, is_of_one
 from litestar_app.database.hosts import Hosts
 from litestar_app.database.reads import CompiledStatement, FixedStatement, compile_statement, current_host, has_hung
 from litestar_app.database.sqlite import DatabaseFile
-from litestar_app.database.threads import WorkerThreads
+from litestar_app.database.threads import WorkerThreads, resolve
 from litestar_app.exceptions import (
     CommitUnknownError,
     DatabaseFileError,
@@ -137,17 +137,15 @@ class Transactions:
                 return self._retrying(self._commit, group, connection, waits=waits)
             return self._commit(group, connection, waits=waits)
         except BaseException as error:
-            if isinstance(error, CommitUnknownError):
-                is_final = True
-            elif is_retryable(error):
+            failure = classify(error)
+            if failure is Failure.CONTENTION:
                 is_final = retry
-            elif classify(error) is Failure.OUTAGE:
-                is_final = len(group) == 1 or not is_of_one_statement(error)
             else:
-                is_final = len(group) == 1
+                is_of_all = failure is Failure.OUTAGE and not is_of_one_statement(error)
+                is_final = len(group) == 1 or is_of_all or isinstance(error, CommitUnknownError)
             if is_final:
                 return [error for _ in group]
-            if is_retryable(error):
+            if failure is Failure.CONTENTION:
                 metrics.RETRIES.inc()
             raise GroupError(error) from error
 
@@ -235,12 +233,6 @@ class _Entry(NamedTuple):
     """By the monotonic clock; it does not wait for a lock any more after that."""
 
 
-def _resolve(group: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
-    for entry, outcome in zip(group, outcomes, strict=True):
-        if not entry.future.done():
-            entry.future.set_result(outcome)
-
-
 class GroupCommit:
     """Collects the writes that come while others are written, and has them written as groups with one COMMIT each.
 
@@ -309,7 +301,7 @@ class GroupCommit:
         try:
             await retrying(self._try_alone, entry, error)
         except GroupError as last:
-            _resolve([entry], [last.reason])
+            resolve(entry.future, last.reason)
 
     async def _try_alone(self, entry: _Entry, error: GroupError) -> None:
         try:
@@ -337,7 +329,8 @@ class GroupCommit:
             raise
         except Exception as error:  # noqa: BLE001  no thread; it is raised where each unit of work is awaited
             outcomes = [error for _ in present]
-        _resolve(present, outcomes)
+        for entry, outcome in zip(present, outcomes, strict=True):
+            resolve(entry.future, outcome)
 
     def stop(self) -> None:
         """Let `run` end when the writes that are waiting now have been written."""

@@ -62,7 +62,7 @@ async def observe(  # noqa: PLR0913, PLR0917  one call, of the application
     receive: Receive,
     send: Send,
     add_fields: Callable[[HTTPResponseStartEvent], list[tuple[bytes, bytes]]],
-    respond_to_stop: Callable[[HTTPScope, Send], Awaitable[None]],
+    respond_to_stop: Callable[[Any, Any, Any], Awaitable[None]],
 ) -> None:
     """Have an application respond under a request id; log and count the request when the response has ended.
 
@@ -100,7 +100,7 @@ async def observe(  # noqa: PLR0913, PLR0917  one call, of the application
     except asyncio.CancelledError:  # of the server, which stops and has waited long enough
         if is_started or is_disconnected:
             raise
-        await respond_to_stop(scope, send_and_note)
+        await respond_to_stop(scope, receive_and_note, send_and_note)
     finally:
         client, caller = scope.get("client"), scope.get("auth")
         _note(

@@ -16,7 +16,8 @@ from litestar.exceptions import (
 )
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
-from litestar.types import HTTPScope, Send
+from litestar.response.base import ASGIResponse
+from litestar.types import HTTPScope, Receive, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from litestar_app.exceptions import (
@@ -189,18 +190,17 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
 
 
-async def respond_to_stop(scope: HTTPScope, send: Send) -> None:
+async def respond_to_stop(scope: HTTPScope, receive: Receive, send: Send) -> None:
     """Respond to a request that the server has cancelled, since it stops; what it has begun may still be committed."""
-    problem, headers = make_problem(503, STOPPING), {"retry-after": str(RETRY_AFTER)}
-    if scope["method"] not in SAFE:
-        problem, headers = make_problem(503, STOPPING_WRITE), {}
-    content = msgspec.json.encode(problem)
-    headers |= {"content-type": PROBLEM_JSON, "content-length": str(len(content))}
-    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    is_safe = scope["method"] in SAFE
+    problem = make_problem(503, STOPPING if is_safe else STOPPING_WRITE)
+    headers = {"Retry-After": str(RETRY_AFTER)} if is_safe else None
     extra = {"request_id": scope["state"]["request_id"]}
     logger.warning("%s %s: 503: %s", name_method(scope), name_route(scope), problem.detail, extra=extra)
-    await send({"type": "http.response.start", "status": problem.status, "headers": fields})
-    await send({"type": "http.response.body", "body": content, "more_body": False})
+    content = msgspec.json.encode(problem)
+    await ASGIResponse(body=content, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)(
+        scope, receive, send
+    )
 
 
 def _log_defect(request: Request[Any, Any, Any], error: Exception) -> Problem:

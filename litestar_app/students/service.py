@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from litestar_app.database import Database
 from litestar_app.database.loader import Loader, select_by_ids
 from litestar_app.database.writes import NOWAIT, execute_fixed
-from litestar_app.entries import HistoryLog, Values
+from litestar_app.entries import FIELDS, HistoryLog, Values
 from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
@@ -25,14 +25,13 @@ FOR_UPDATE, FOR_UPDATE_NOWAIT = BY_ID.with_for_update(), BY_ID.with_for_update(n
 """On SQLite the same as `BY_ID`: the transaction holds the lock already."""
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
 FROM_ID = select(STUDENTS).where(STUDENTS.c.id >= bindparam("first")).order_by(STUDENTS.c.id).limit(bindparam("limit"))
-COLUMNS = ("name", "department", "cgpa")
-INSERT = insert(STUDENTS).values({column: bindparam(column) for column in COLUMNS}).inline()  # lastrowid is enough
+INSERT = insert(STUDENTS).values({column: bindparam(column) for column in FIELDS}).inline()  # lastrowid is enough
 UPDATES = {
     columns: update(STUDENTS)
     .where(STUDENTS.c.id == bindparam("student_id"))
     .values({column: bindparam(column) for column in columns})
-    for count in range(1, len(COLUMNS) + 1)
-    for columns in combinations(COLUMNS, count)
+    for count in range(1, len(FIELDS) + 1)
+    for columns in combinations(FIELDS, count)
 }
 """The statement that changes some columns and leaves the others alone, by their names."""
 DELETE = delete(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
@@ -192,8 +191,8 @@ def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | N
 
 
 def _columns(data: StudentCreate | StudentPatch) -> dict[str, Any]:
-    given = {column: getattr(data, column) for column in COLUMNS}
-    return {column: value for column, value in given.items() if value is not UNSET}
+    """Return what is given, in the order of FIELDS."""
+    return {column: value for column in FIELDS if (value := getattr(data, column)) is not UNSET}
 
 
 def _values(student: StudentRead) -> Values:

@@ -79,8 +79,8 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Mat
     Each row that is the same student as an earlier one is marked. On MySQL it returns when it is this import's turn.
     """
     dialect = connection.dialect
-    driver: Any = connection.connection.dbapi_connection
-    cursor = driver.cursor()
+    dbapi_connection: Any = connection.connection.dbapi_connection
+    cursor = dbapi_connection.cursor()
     mark = "?" if dialect.name == "sqlite" else "%s"
     statement = f"INSERT INTO import_rows ({', '.join(STAGED_COLUMNS)}) VALUES ({', '.join([mark] * 7)})"  # noqa: S608
     cursor.execute(str(CreateTable(STAGED).compile(dialect=dialect)))
@@ -99,7 +99,7 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Mat
         cursor.execute(twins)
         found = cursor.fetchall()
         cursor.executemany(f"UPDATE import_rows SET twin = {mark}, is_wrong = 1 WHERE number = {mark}", found)  # noqa: S608
-    driver.commit()
+    dbapi_connection.commit()
     if dialect.name != "sqlite":
         _take_turn(cursor)
     cursor.close()

@@ -36,7 +36,7 @@ from tests.service import Service
 
 LITESTAR = Path(sys.executable).with_name("litestar")
 BUFFER_POOL = "1G"
-"""Of MariaDB's 16 GB a department would give it: one."""
+"""What a department may give to MariaDB."""
 BESIDE = 100_000
 """Students of the import beside which others read and write."""
 SAMPLED = 40_000

@@ -93,6 +93,16 @@ class MariaDB:
         """Freeze the server: its sockets stay open and nothing responds."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        while not self._is_stopped(self.process.pid):  # a thread may go on until another has taken the signal
+            time.sleep(0.001)
+
+    @staticmethod
+    def _is_stopped(process_id: int) -> bool:
+        threads = Path(f"/proc/{process_id}/task").glob("*/stat")
+        try:
+            return all(thread.read_text().rpartition(") ")[2].startswith("T") for thread in threads)
+        except (FileNotFoundError, ProcessLookupError):  # one that has ended meanwhile
+            return False
 
     def resume(self) -> None:
         assert self.process is not None

@@ -1,5 +1,8 @@
 """All wiring: the application, made of settings."""
 
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +38,7 @@ from litestar_app.http.security import secure
 from litestar_app.settings import Settings, split
 from litestar_app.students.controller import StudentController
 from litestar_app.students.departments import DepartmentController
-from litestar_app.students.service import FIXED, StudentService
+from litestar_app.students.service import FIXED, StudentService, lock_students
 from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from litestar_app.http.tracing import Tracing
 
 MAX_BODY_BYTES = 1024 * 1024
+GARBAGE_THRESHOLD = 10_000
+"""Objects of requests that Python's collector waits for: more than those in flight have."""
 EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Total-Count"]
 """Fields of a response that a page of another origin may read."""
 
@@ -57,7 +62,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     settings = settings or Settings.from_environment()
     alchemy = alchemy or create_alchemy_config(settings)
     tracing = _create_tracing() if settings.tracing == "on" else None
-    database, log = Database(alchemy, fixed=FIXED), HistoryLog(settings)
+    database, log = Database(alchemy, fixed=FIXED, lock_rows=lock_students), HistoryLog(settings)
     students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
     clean_up = CleanUp(database, settings.history_days)
     origins = split(settings.cors_origins)
@@ -88,6 +93,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys, clean_up), StructSchemas()],
         middleware=[tracing.middleware] if tracing else [],
         on_shutdown=[tracing.close] if tracing else [],
+        lifespan=[limit_garbage_collection],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
@@ -149,6 +155,22 @@ class StudentRecords(Litestar):
             await send(message)
 
         await super().__call__(scope, receive, send_line)
+
+
+@asynccontextmanager
+async def limit_garbage_collection(_app: object) -> AsyncIterator[None]:
+    """Keep Python's collector from all that the start has made, and from requests in flight.
+
+    It would look at a hundred thousand objects again and again, 0.1 seconds each time, for next to no garbage.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 class DatabasePlugin(InitPlugin):

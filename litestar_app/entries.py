@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast
 from sqlalchemy import ColumnElement, Table, bindparam, delete, func, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
-from litestar_app.database.writes import execute_fixed
+from litestar_app.database.writes import insert_before_commit
 from litestar_app.exceptions import RetryTransactionError
 from litestar_app.models import HistoryEntry, Import, Student
 from litestar_app.settings import Settings
@@ -49,7 +49,7 @@ class HistoryLog:
         """Add the entry of one student."""
         if self.is_on:
             what = (student_id, _now(), who, action, None, *before, *after)
-            execute_fixed(session, INSERT, dict(zip(COLUMNS, what, strict=True)))
+            insert_before_commit(session, INSERT, dict(zip(COLUMNS, what, strict=True)))
 
     def begin_import(self, session: Session, who: str) -> "ImportLog | None":
         """Begin the entries of an import."""

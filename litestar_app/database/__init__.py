@@ -16,7 +16,7 @@ from litestar_app.database.failures import Failure, classify, raise_translated, 
 from litestar_app.database.reads import Reader, compile_statements, interrupt
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.transfers import stage, stream
-from litestar_app.database.writes import GroupCommit, Outcome, Transactions, UnitOfWork, is_retryable
+from litestar_app.database.writes import GroupCommit, LockRows, Outcome, Transactions, UnitOfWork, is_retryable
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError, RejectedError
 from litestar_app.models import Student
 
@@ -34,8 +34,10 @@ class Database:
     Writes that come while others are written share the next COMMIT.
     """
 
-    def __init__(self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = ()) -> None:
-        """Take the plugin's configuration, and the statements that are compiled once and kept."""
+    def __init__(
+        self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = (), lock_rows: LockRows | None = None
+    ) -> None:
+        """Take the plugin's configuration, the statements that are compiled once and kept, and what locks rows."""
         timeouts, engine, file, hosts = alchemy.timeouts, alchemy.get_engine(), alchemy.file, alchemy.hosts
         sessions = cast("sessionmaker[Session]", alchemy.create_session_maker())
         compiled = compile_statements([*fixed, PING], engine)
@@ -60,7 +62,7 @@ class Database:
         self._all_threads = (
             self._readers, self._scanners, self._exporters, self._importers, self._pinger, self._writers,
         )  # fmt: skip
-        self._group_commit = GroupCommit(self._writers, 1 if file else GROUPS, THREADS // 2, timeouts.lock)
+        self._group_commit = GroupCommit(self._writers, 1 if file else GROUPS, THREADS // 2, timeouts.lock, lock_rows)
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
         """How many hold locks on MySQL for longer than another write otherwise waits for one."""
@@ -87,11 +89,14 @@ class Database:
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
 
-    async def write(self, work: Callable[[Session], T], connection: Connection | None = None) -> T:
+    async def write(
+        self, work: Callable[[Session], T], connection: Connection | None = None, *, row: int | None = None
+    ) -> T:
         """Run a unit of work in a transaction; it has been committed when this returns.
 
-        It may need a certain connection, as for what is staged there. Then it returns only when that is not used any
-        more, also where it is cancelled.
+        The row that it changes, if its id is given, is locked together with those of others. It may need a certain
+        connection, as for what is staged there. Then it returns only when that is not used any more, also where it is
+        cancelled.
 
         It is run again as a whole while other transactions are in its way. Where this raises, nothing is stored, but
         for one exception.
@@ -106,7 +111,7 @@ class Database:
         """
         try:
             if connection is None:
-                outcome = await self._run(work)
+                outcome = await self._run(work, row=row)
             else:
                 outcome = await self._run_to_end(work, connection)
         except Exception as error:  # noqa: BLE001  raised again as one of ours
@@ -115,12 +120,12 @@ class Database:
             raise_translated(outcome)
         return cast("T", outcome)
 
-    async def _run(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
+    async def _run(self, work: UnitOfWork, connection: Connection | None = None, row: int | None = None) -> Outcome:
         if connection is not None and self._file is None:  # beside the groups, which it would hold up
             (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
             return outcome
         while True:
-            outcome = await self._group_commit.write(work, connection)
+            outcome = await self._group_commit.write(work, connection, row)
             is_in_the_way = is_retryable(outcome) or isinstance(outcome, QueueTimeoutError)
             if self._file is not None or not self._long_writes or not is_in_the_way:
                 return outcome

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from litestar_app import metrics
@@ -51,12 +52,15 @@ class WorkerThreads(Generic[R]):
         self._busy, self._waiting = metrics.BUSY.labels(name), metrics.WAITING.labels(name)
         self._count = metrics.THREADS.labels(name)
         self.queue_timeout = queue_timeout
-        self._queue: SimpleQueue[_Job[R, Any] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._jobs: deque[_Job[R, Any]] = deque()
+        self._idle: list[SimpleQueue[_Job[R, Any] | None]] = []
+        """What wakes the threads without work; the last one first, so that few connect while few are needed."""
         self._threads = [
             threading.Thread(target=self._run, args=(make,), name=f"{name}-{number}", daemon=True)
             for number in range(count)
         ]
-        self._is_open = False
+        self._is_open = self._is_stopped = False
 
     def start(self) -> None:
         """Start all threads, or raise RuntimeError."""
@@ -77,7 +81,7 @@ class WorkerThreads(Generic[R]):
             raise DatabaseUnavailableError("the service is stopping")
         job = _Job(work, time.monotonic() + self.queue_timeout)
         self._waiting.inc()
-        self._queue.put(job)
+        self._put(job)
         # all threads may be busy for long, and then none of them looks how late it is
         timer = job.expire_later(self.queue_timeout) if self._interruptible else None
         try:
@@ -104,16 +108,37 @@ class WorkerThreads(Generic[R]):
         if self._is_open:
             self._count.dec(len(self._threads))
         self._is_open = False
-        with contextlib.suppress(Empty):
-            while (job := self._queue.get_nowait()) is not None:
-                self._waiting.dec()
-                resolve(job.future, DatabaseUnavailableError("the service is stopping"))
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._lock:
+            self._is_stopped = True
+            jobs, self._jobs = self._jobs, deque()
+            idle, self._idle = self._idle, []
+        for job in jobs:
+            self._waiting.dec()
+            resolve(job.future, DatabaseUnavailableError("the service is stopping"))
+        for thread in idle:
+            thread.put(None)
+
+    def _put(self, job: "_Job[R, Any]") -> None:
+        with self._lock:
+            if not self._idle:
+                self._jobs.append(job)
+                return
+            thread = self._idle.pop()
+        thread.put(job)
+
+    def _get(self, thread: "SimpleQueue[_Job[R, Any] | None]") -> "_Job[R, Any] | None":
+        with self._lock:
+            if self._jobs:
+                return self._jobs.popleft()
+            if self._is_stopped:
+                return None
+            self._idle.append(thread)
+        return thread.get()
 
     def _run(self, make: Callable[[], R]) -> None:
         resource = make()
-        while (job := self._queue.get()) is not None:
+        thread: SimpleQueue[_Job[R, Any] | None] = SimpleQueue()
+        while (job := self._get(thread)) is not None:
             self._waiting.dec()
             with self._busy.track_inprogress():
                 job.run(resource)

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy import Connection, Dialect, Engine, Insert
 from sqlalchemy.orm import Session, sessionmaker
 from tenacity import (
     AsyncRetrying,
@@ -38,12 +38,16 @@ RETRY_WAIT = wait_random_exponential(multiplier=0.01, max=0.5)
 """Seconds between two tries."""
 UnitOfWork: TypeAlias = Callable[[Session], Any]
 """What is done in one transaction. It may be run again, so it changes nothing but rows."""
+LockRows: TypeAlias = Callable[[Session, Sequence[int]], None]
+"""What locks rows for several units of work, by their ids, before the first of them is run."""
 Outcome: TypeAlias = Any | BaseException
 """What a unit of work returned or raised."""
 
 
 NOWAIT = "nowait"
 """Whether a unit of work fails at once where a row is locked, in the `info` of its session."""
+_INSERTS = "inserts"
+"""The rows that are inserted before COMMIT, by their statements, in the `info` of a session."""
 
 
 class GroupError(Exception):
@@ -55,31 +59,41 @@ class GroupError(Exception):
 
 
 class Result(NamedTuple):
-    """What a statement has returned: its first row, how many it has changed, and the id that it has inserted."""
+    """What a statement has returned: its rows, how many it has changed, and the id that it has inserted."""
 
-    row: Any
+    rows: Sequence[Any]
     rowcount: int
     lastrowid: Any
 
 
-def execute_fixed(session: Session, statement: FixedStatement, values: Mapping[str, object]) -> Result:
-    """Execute one of a few statements in a unit of work.
+def execute_fixed(session: Session, statement: FixedStatement, *rows: Mapping[str, object]) -> Result:
+    """Execute one of a few statements in a unit of work, with some values; an INSERT with those of each of its rows.
 
     It goes to the driver as it was compiled once: a sixth of what SQLAlchemy takes.
     """
     connection = session.connection()
     sql, defaults, positions = _compile(statement, connection.dialect)
-    parameters = {**defaults, **values}
+    parameters: list[Any] = [{**defaults, **values} for values in rows]
+    if positions:
+        parameters = [[values[name] for name in positions] for values in parameters]
     cursor = cast("Any", connection.connection.dbapi_connection).cursor()
     try:
-        cursor.execute(sql, [parameters[name] for name in positions] if positions else parameters)
-        return Result(cursor.fetchone(), cursor.rowcount, cursor.lastrowid)
+        if len(parameters) == 1:
+            cursor.execute(sql, parameters[0])
+        else:
+            cursor.executemany(sql, parameters)
+        return Result(cursor.fetchall(), cursor.rowcount, cursor.lastrowid)
     except Exception as error:
         if is_lost(error):  # or SQLAlchemy's ROLLBACK would fail in its turn, and hide why
             connection.invalidate(error)
         raise
     finally:
         cursor.close()
+
+
+def insert_before_commit(session: Session, statement: Insert, values: Mapping[str, object]) -> None:
+    """Insert a row at the end of the transaction, by one statement with those of the other units of work in it."""
+    session.info[_INSERTS].setdefault(statement, []).append(values)
 
 
 @cache
@@ -165,9 +179,12 @@ class Transactions:
         host = current_host(self._hosts)
         try:
             with self._begin(connection) as session:
-                session.info[NOWAIT] = not waits
+                session.info.clear()
+                session.info.update({NOWAIT: not waits, _INSERTS: {}})
                 outcomes = [_run_or_reject(work, session) for work in group]
                 session.flush()
+                for statement, inserted in session.info[_INSERTS].items():
+                    execute_fixed(session, statement, *inserted)
                 is_committing = True
             if self._file is not None:
                 self._file.check()
@@ -229,6 +246,8 @@ class _Entry(NamedTuple):
     work: UnitOfWork
     future: asyncio.Future[Outcome]
     connection: Connection | None
+    row: int | None
+    """The id of the row that it locks, if that is known."""
     latest: float
     """By the monotonic clock; it does not wait for a lock any more after that."""
 
@@ -240,11 +259,21 @@ class GroupCommit:
     transaction write at a time, so one group is written after the other, and waits for the file's lock; a server writes
     several at once. Where a group fails, as there for the lock of a row, each of it is run again alone, while the next
     group is written: as often as there is time for it, and without holding a thread meanwhile.
+
+    The rows of a group are locked together, in the order of their ids: that is one round trip, and no deadlock.
     """
 
-    def __init__(self, threads: WorkerThreads[Transactions], groups: int, alone: int, lock_timeout: float) -> None:
+    def __init__(
+        self,
+        threads: WorkerThreads[Transactions],
+        groups: int,
+        alone: int,
+        lock_timeout: float,
+        lock_rows: LockRows | None = None,
+    ) -> None:
         """Take how many groups are written at once, how many that run alone, and for how many seconds they do."""
         self._threads = threads
+        self._lock_rows = lock_rows
         self._groups = groups
         self._lock_timeout = lock_timeout
         self._alone = asyncio.Semaphore(alone)
@@ -252,7 +281,7 @@ class GroupCommit:
         self._is_open = True
         self._waiting = metrics.WAITING.labels(threads.name)
 
-    async def write(self, work: UnitOfWork, connection: Connection | None = None) -> Outcome:
+    async def write(self, work: UnitOfWork, connection: Connection | None = None, row: int | None = None) -> Outcome:
         """Return what became of a unit of work, once its group is committed or has failed.
 
         With a connection of its own it is a group of its own.
@@ -261,7 +290,7 @@ class GroupCommit:
             raise DatabaseUnavailableError("the service is stopping")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.inc()
-        self._queue.put_nowait(_Entry(work, future, connection, time.monotonic() + self._lock_timeout))
+        self._queue.put_nowait(_Entry(work, future, connection, row, time.monotonic() + self._lock_timeout))
         return await future
 
     async def run(self) -> None:
@@ -320,6 +349,9 @@ class GroupCommit:
         if not present:
             return
         works, connection = [entry.work for entry in present], present[0].connection
+        rows = sorted({entry.row for entry in present if entry.row is not None})
+        if len(rows) > 1 and (lock_rows := self._lock_rows) is not None:
+            works.insert(0, lambda session: lock_rows(session, rows))
         outcomes: list[Outcome]
         try:
             outcomes = await self._threads.run(
@@ -329,7 +361,7 @@ class GroupCommit:
             raise
         except Exception as error:  # noqa: BLE001  no thread; it is raised where each unit of work is awaited
             outcomes = [error for _ in present]
-        for entry, outcome in zip(present, outcomes, strict=True):
+        for entry, outcome in zip(present, outcomes[-len(present) :], strict=True):
             resolve(entry.future, outcome)
 
     def stop(self) -> None:

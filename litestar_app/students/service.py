@@ -1,6 +1,6 @@
 """Students: every rule and every statement. Knows no HTTP and no threads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from sqlalchemy import Delete, Update, bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.database.loader import Loader, select_by_ids
+from litestar_app.database.loader import BATCH, Loader, name_ids, select_by_ids
 from litestar_app.database.writes import NOWAIT, execute_fixed
 from litestar_app.entries import FIELDS, HistoryLog, Values
 from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
@@ -23,6 +23,10 @@ BY_IDS = select_by_ids(STUDENTS)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 FOR_UPDATE, FOR_UPDATE_NOWAIT = BY_ID.with_for_update(), BY_ID.with_for_update(nowait=True)
 """On SQLite the same as `BY_ID`: the transaction holds the lock already."""
+BY_IDS_FOR_UPDATE = BY_IDS.with_for_update().with_hint(STUDENTS, "FORCE INDEX (PRIMARY)", "mysql")
+"""A scan of a small table would wait for rows of others."""
+LOCKED = "locked"
+"""The rows that `lock_students` has read, and no unit of work has used since, in the `info` of the session."""
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
 FROM_ID = select(STUDENTS).where(STUDENTS.c.id >= bindparam("first")).order_by(STUDENTS.c.id).limit(bindparam("limit"))
 INSERT = insert(STUDENTS).values({column: bindparam(column) for column in FIELDS}).inline()  # lastrowid is enough
@@ -157,7 +161,7 @@ class StudentService:
                 self._history.add(session, who, "update", student_id, before=_values(student), after=_values(changed))
             return changed
 
-        return await self._database.write(change)
+        return await self._database.write(change, row=student_id)
 
     async def delete(self, student_id: int, who: str, etags: frozenset[str] | None = None) -> None:
         """Delete a student, or raise StudentNotFoundError or PreconditionFailedError."""
@@ -167,7 +171,7 @@ class StudentService:
             _execute_for_one(session, DELETE, student_id)
             self._history.add(session, who, "delete", student_id, before=_values(student))
 
-        await self._database.write(delete)
+        await self._database.write(delete, row=student_id)
 
 
 def _execute_for_one(
@@ -178,12 +182,23 @@ def _execute_for_one(
         raise ConstraintError
 
 
+def lock_students(session: Session, ids: Sequence[int]) -> None:
+    """Lock students whom the units of work of a group are about to change, and read them on the way."""
+    locked = session.info[LOCKED] = {}
+    for start in range(0, len(ids), BATCH):
+        rows = execute_fixed(session, BY_IDS_FOR_UPDATE, name_ids(ids[start : start + BATCH])).rows
+        locked.update((row[0], row) for row in rows)
+
+
 def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:
     """Return a student whom no other transaction can change before COMMIT."""
-    statement = FOR_UPDATE_NOWAIT if session.info[NOWAIT] else FOR_UPDATE
-    row = execute_fixed(session, statement, {"student_id": student_id}).row
+    row = session.info.get(LOCKED, {}).pop(student_id, None)  # once: another unit of work may change it now
     if row is None:
-        raise StudentNotFoundError
+        statement = FOR_UPDATE_NOWAIT if session.info[NOWAIT] else FOR_UPDATE
+        rows = execute_fixed(session, statement, {"student_id": student_id}).rows
+        if not rows:
+            raise StudentNotFoundError
+        row = rows[0]
     student = StudentRead(*row)
     if etags is not None and etag(student) not in etags:
         raise PreconditionFailedError

@@ -28,6 +28,7 @@ from litestar_app.students.schemas import StudentRead
 from litestar_app.students.synthetic import make_students
 from litestar_app.transfer.controller import MAX_FILE_BYTES
 from tests.benchmarks.beside_import import Load, write_file
+from tests.benchmarks.databases import DefaultServer
 from tests.benchmarks.load import CONNECTIONS, HAS_WRK, OPERATIONS, Operation, apply_load
 from tests.benchmarks.processes import weigh
 from tests.benchmarks.rounds import show
@@ -52,13 +53,13 @@ LINE = 200
 MB = 10**6
 
 
-class DepartmentServer(MariaDB):
-    """A server as a department may have it, and not as small as that of the tests; the rest are MariaDB's defaults."""
+class DepartmentServer(DefaultServer):
+    """A server as a department may have it; the rest are MariaDB's defaults."""
 
     patience = 300
 
     def command(self) -> list[str]:
-        return [*super().command(), f"--innodb-buffer-pool-size={BUFFER_POOL}", "--innodb-log-file-size=96M"]
+        return [*super().command(), f"--innodb-buffer-pool-size={BUFFER_POOL}"]
 
 
 class SQLite:

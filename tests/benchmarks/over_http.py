@@ -15,7 +15,7 @@ import psutil
 
 from tests.benchmarks.candidates import CANDIDATES, TRANSFER_CANDIDATES, Candidate, DatabaseKind, select_candidates
 from tests.benchmarks.contract import check_contract
-from tests.benchmarks.databases import SEEDED, Database, fresh_mariadb, fresh_sqlite
+from tests.benchmarks.databases import SEEDED, Database, DefaultServer, fresh_mariadb, fresh_sqlite
 from tests.benchmarks.load import CONNECTIONS, GENERATOR, HAS_WRK, MIX, OPERATIONS, Operation, apply_load
 from tests.benchmarks.processes import Server, run_server
 from tests.benchmarks.report import PICTURE, RESULTS, format_report, publish
@@ -162,7 +162,7 @@ def main() -> None:
         show("wrk is not installed (Debian, Ubuntu: apt install wrk); a slower client of our own stands in.\n")
     with ExitStack() as stack:
         needs_mariadb = arguments.database != "sqlite" and arguments.part != "files"
-        mariadb = stack.enter_context(run_mariadb()) if needs_mariadb else None
+        mariadb = stack.enter_context(run_mariadb(DefaultServer)) if needs_mariadb else None
         results = run_all(arguments, mariadb)
     print(format_report(results))
     if arguments.json:

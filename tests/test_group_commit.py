@@ -3,9 +3,9 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import pymysql
 import pytest
@@ -15,11 +15,22 @@ from sqlalchemy.orm import Session
 from litestar_app.database import Database
 from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
 from litestar_app.database.writes import NOWAIT
-from litestar_app.exceptions import DatabaseUnavailableError
+from litestar_app.entries import HistoryLog
+from litestar_app.exceptions import (
+    ConstraintError,
+    DatabaseUnavailableError,
+    PreconditionFailedError,
+    StudentNotFoundError,
+)
+from litestar_app.settings import Settings
+from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
+from litestar_app.students.service import FIXED, StudentService, lock_students
 from tests.conftest import Names, Rows
-from tests.database import create, prepare, run
+from tests.database import create, open_transactions, prepare, run
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, serve_database
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -259,6 +270,136 @@ def test_table_that_is_locked_is_its_own_writers(mariadb: MariaDB, mysql_url: st
 
     with prepare(mysql_url, Timeouts(lock=30, queue=60)) as alchemy:
         run(alchemy, main)
+
+
+class Students(StudentService):
+    """The students of a database that is new."""
+
+    def __init__(self, alchemy: AlchemyConfig) -> None:
+        self.database = Database(alchemy, fixed=FIXED, lock_rows=lock_students)
+        super().__init__(self.database, HistoryLog(Settings()))
+
+    async def create_all(self, count: int) -> list[StudentRead]:
+        """Create students in one transaction, as all that begins together is written."""
+        return await asyncio.gather(*[self.create(StudentCreate("Name", "CSE", 1), "nobody") for _ in range(count)])
+
+
+def run_students(alchemy: AlchemyConfig, main: Callable[[Students], Coroutine[Any, Any, T]]) -> T:
+    async def open_and_run() -> T:
+        students = Students(alchemy)
+        async with asyncio.timeout(60), students.database.open():
+            return await main(students)
+
+    return asyncio.run(open_and_run())
+
+
+def test_changes_of_one_student_in_a_group_see_each_other(alchemy: AlchemyConfig, query: Callable[..., Rows]) -> None:
+    """The row is read for all of them at once, but each sees what the one before it has done."""
+
+    async def main(students: Students) -> list[Any]:
+        first, *_ = await students.create_all(3)
+        version = frozenset([etag(first)])
+        commits: list[Connection] = []
+        event.listen(alchemy.get_engine(), "commit", commits.append)
+        outcomes = await asyncio.gather(
+            students.change(1, StudentPatch(cgpa=2), "nobody", version),
+            students.change(1, StudentPatch(cgpa=3), "nobody", version),
+            students.change(2, StudentCreate("New", "ME", 4), "nobody"),
+            students.change(1, StudentPatch(name="Other"), "nobody"),
+            students.delete(2, "nobody"),
+            students.change(2, StudentPatch(cgpa=5), "nobody"),
+            students.delete(99, "nobody"),
+            return_exceptions=True,
+        )
+        assert len(commits) == 1
+        return outcomes
+
+    outcomes = [None if out is None else getattr(out, "cgpa", type(out)) for out in run_students(alchemy, main)]
+    assert outcomes == [2, PreconditionFailedError, 4, 2, None, StudentNotFoundError, StudentNotFoundError]
+    assert query("SELECT id, name, cgpa FROM students ORDER BY id") == [(1, "Other", 2), (3, "Name", 1)]
+    entries = "SELECT action, before_name, before_cgpa, after_name, after_cgpa FROM history WHERE student_id = "
+    assert query(entries + "1 ORDER BY id")[1:] == [
+        ("update", "Name", 1, "Name", 2),
+        ("update", "Name", 2, "Other", 2),
+    ]
+    assert query(entries + "2 ORDER BY id")[1:] == [
+        ("update", "Name", 1, "New", 4),
+        ("delete", "New", 4, None, None),
+    ]
+
+
+def test_statements_of_a_group(mariadb: MariaDB, mysql_url: str) -> None:
+    """Its rows are locked by one, for each sixteen of them, and all entries of the history inserted by another."""
+
+    def count() -> Counter[str]:
+        kinds = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_select', 'Com_insert', 'Com_update', 'Com_commit')"
+        return Counter({name: int(value) for name, value in mariadb.execute(kinds)})
+
+    async def main(students: Students) -> list[Counter[str]]:
+        counts = [count()]
+        await students.create_all(20)
+        counts.append(count())
+        await asyncio.gather(*[students.change(20 - number, StudentPatch(cgpa=2), "nobody") for number in range(20)])
+        return [*counts, count()]
+
+    with prepare(mysql_url) as alchemy:
+        before, between, after = run_students(alchemy, main)
+    assert between - before == {"Com_insert": 21, "Com_commit": 1}
+    assert after - between == {"Com_select": 2, "Com_update": 20, "Com_insert": 1, "Com_commit": 1}
+
+
+def test_rows_of_a_group_are_locked_in_their_order(alchemy: AlchemyConfig) -> None:
+    """Else two groups could wait for each other; where one row is changed it is left to its unit of work."""
+    locked: list[Sequence[int]] = []
+
+    async def main() -> None:
+        database = Database(alchemy, lock_rows=lambda _, ids: locked.append(ids))
+        async with asyncio.timeout(60), database.open():
+            for rows in ([3, 1, 2, 1, None], [4, 4], [None, 5]):
+                works = [create(f"{row}") for row in rows]
+                written = [database.write(work, row=row) for work, row in zip(works, rows, strict=True)]
+                assert await asyncio.gather(*written) == [f"{row}" for row in rows]
+
+    asyncio.run(main())
+    assert locked == [[1, 2, 3]]
+
+
+def test_rows_beside_those_of_a_group_may_be_locked(mariadb: MariaDB, mysql_url: str) -> None:
+    """Also in a small table, which a server would rather scan."""
+    with prepare(mysql_url, Timeouts(lock=1)) as alchemy:
+        run_students(alchemy, lambda students: students.create_all(5))
+        with (
+            open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 2 FOR UPDATE"),
+            open_transactions(alchemy) as transactions,
+        ):
+            (outcome,) = transactions.run([lambda session: lock_students(session, [1, 3, 4, 5])])
+            assert outcome is None
+            (outcome,) = transactions.run([lambda session: lock_students(session, [1, 2])])
+            assert "Lock wait timeout" in str(outcome)
+
+
+def test_history_that_cannot_be_written_is_its_own_writers(alchemy: AlchemyConfig, query: Callable[..., Rows]) -> None:
+    """It is inserted for all of a group; those whose entries fit are stored without the other."""
+
+    async def main(students: Students) -> list[Any]:
+        await students.create_all(2)
+        writes = (
+            students.change(1, StudentPatch(cgpa=2), "nobody"),
+            students.change(2, StudentPatch(cgpa=3), "somebody"),
+            students.create(StudentCreate("New", "CSE", 4), "nobody"),
+        )
+        return list(await asyncio.gather(*writes, return_exceptions=True))
+
+    query(
+        "CREATE TRIGGER refuse BEFORE INSERT ON history FOR EACH ROW "
+        + {"sqlite": "WHEN new.who = 'somebody' BEGIN SELECT RAISE(ABORT, 'no'); END"}.get(
+            alchemy.get_engine().dialect.name, "IF new.who = 'somebody' THEN SIGNAL SQLSTATE '45000'; END IF"
+        )
+    )
+    one, two, new = run_students(alchemy, main)
+    assert (one.cgpa, type(two), new.cgpa) == (2, ConstraintError, 4)
+    assert query("SELECT cgpa FROM students ORDER BY id") == [(2,), (1,), (4,)]
+    assert query("SELECT student_id FROM history WHERE action = 'update'") == [(1,)]
 
 
 def test_many_locked_writes_leave_threads_for_others(mysql_url: str, mariadb: MariaDB) -> None:

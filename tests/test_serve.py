@@ -1,5 +1,6 @@
 """The process: what stops its start and with which exit code, and what is left of it when it ends."""
 
+import gc
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from tests.conftest import query_sqlite
 from tests.mariadb import free_port
-from tests.service import ANANYA, Service, kill_one_worker
+from tests.service import ANANYA, Service, kill_one_worker, serve_database
 
 PREPARED = "CREATE TABLE students (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, department TEXT, cgpa REAL)"
 
@@ -194,3 +195,13 @@ def test_worker_is_not_replaced_on_another_file(tmp_path: Path, sqlite_path: Pat
         time.sleep(3)
         assert {service.client.post("/student", json=ANANYA).status_code for _ in range(20)} == {503}
         assert service.log().count("startup complete") == 2
+
+
+def test_garbage_collector_leaves_alone_what_the_start_has_made(sqlite_url: str) -> None:
+    """While the service runs; a full collection would stop it for as long as hundreds of requests take."""
+    before = gc.get_freeze_count(), gc.get_threshold()
+    with serve_database(sqlite_url) as client:
+        assert client.get("/student/1").status_code == 404
+        assert gc.get_freeze_count() > before[0] + 10_000
+        assert gc.get_threshold()[0] > before[1][0]
+    assert (gc.get_freeze_count(), gc.get_threshold()) == before

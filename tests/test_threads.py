@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -214,3 +215,34 @@ def test_exceptions_are_raised_to_the_caller(error: BaseException) -> None:
         assert await threads.run(lambda _: "next") == "next"
 
     run_with_one_thread(main)
+
+
+def test_few_threads_work_while_few_are_needed() -> None:
+    """Each that does has a connection to a server; and what waits for a thread is done in its order."""
+    begun: list[int] = []
+    blockers = [Blocker() for _ in range(3)]
+
+    def begin(number: int, _resource: Resource) -> None:
+        begun.append(number)
+
+    async def main() -> None:
+        names = {await threads.run(lambda _: threading.current_thread().name) for _ in range(10)}
+        assert len(names) == 1
+        running = [asyncio.ensure_future(threads.run(blocker)) for blocker in blockers]
+        waiting = [asyncio.ensure_future(threads.run(partial(begin, number))) for number in range(5)]
+        await asyncio.sleep(0)
+        for blocker in blockers:
+            assert await asyncio.to_thread(blocker.begun.wait, 30), "each has a thread"
+        blockers[1].release.set()
+        await asyncio.gather(*waiting)
+        for blocker in blockers:
+            blocker.release.set()
+        await asyncio.gather(*running)
+
+    threads = WorkerThreads("worker", len(blockers), Resource, 30)
+    threads.start()
+    try:
+        asyncio.run(asyncio.wait_for(main(), 60))
+    finally:
+        stop(threads)
+    assert (begun, named("worker-")) == ([*range(5)], [])

@@ -1,17 +1,20 @@
 """A Galera cluster of three nodes whose nodes die, freeze and are cut off: nothing is lost, and writes go on.
 
-CI runs the first test. `just faults -n 0 -m cluster -s` runs the others, ten minutes, and shows their figures.
+CI runs the first two tests. `just faults -n 0 -m cluster -s` runs the others, ten minutes, and shows their figures.
 """
 
 import itertools
 import os
 import random
+import subprocess
+import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -27,7 +30,8 @@ from tests.galera import (
     run_cluster,
     wait_until_synced,
 )
-from tests.service import ANANYA, UNAVAILABLE, Service
+from tests.mariadb import find_binary, free_port
+from tests.service import ANANYA, UNAVAILABLE, Service, connect
 
 pytestmark = pytest.mark.faults
 
@@ -162,6 +166,41 @@ def test_nodes_that_die_or_are_not_ready_lose_no_write(cluster: Cluster, service
     for service in services:  # each worker went to the second node and back, twice
         assert service.log().count(f"The database host is now {cluster.nodes[1].host}:{cluster.nodes[1].port} (") == 4
         assert service.log().count(f"The database host is now {cluster.nodes[0].host}:{cluster.nodes[0].port}") == 4
+
+
+def test_cluster_to_try_out() -> None:
+    """`just cluster`, as the README shows it: the proxy goes on without a node, which can be started again."""
+    if not is_galera_installed() or find_binary("haproxy") is None:
+        assert "CI" not in os.environ, MISSING
+        pytest.skip(MISSING)
+    port = free_port()
+    demo = subprocess.Popen(
+        [sys.executable, "-u", "-m", "tests.cluster"],
+        env={**os.environ, "PORT": str(port)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdin is not None
+    assert demo.stdout is not None
+    lines = iter(demo.stdout.readline, "")
+
+    def show_state(members: int) -> bool:
+        print("state", file=demo.stdin, flush=True)
+        state = [*itertools.takewhile(lambda line: not line.startswith("proxy"), lines)]
+        assert state[0].endswith("stopped\n") is (members == 2)
+        return sum(f"ready, of {members} members" in line for line in state) == members
+
+    with demo, connect(f"http://127.0.0.1:{port}", timeout=60) as client:
+        for _ in itertools.takewhile(lambda line: not line.startswith("kill N"), lines):
+            pass
+        assert show_state(3)
+        for command, members in (("kill 1", 2), ("start 1", 3)):
+            print(command, file=demo.stdin)
+            wait_until(partial(show_state, members), command)
+            assert client.post("/student", json=ANANYA).status_code == 201
+        demo.communicate("quit\n")
+    assert demo.returncode == 0
 
 
 @pytest.mark.cluster

@@ -348,11 +348,11 @@ def test_statements_of_a_group(mariadb: MariaDB, mysql_url: str) -> None:
     assert after - between == {"Com_select": 2, "Com_update": 20, "Com_insert": 1, "Com_commit": 1}
 
 
-def test_rows_of_a_group_are_locked_in_their_order(alchemy: AlchemyConfig) -> None:
+def test_rows_of_a_group_are_locked_in_their_order(mysql_url: str) -> None:
     """Else two groups could wait for each other; where one row is changed it is left to its unit of work."""
     locked: list[Sequence[int]] = []
 
-    async def main() -> None:
+    async def main(alchemy: AlchemyConfig) -> None:
         database = Database(alchemy, lock_rows=lambda _, ids: locked.append(ids))
         async with asyncio.timeout(60), database.open():
             for rows in ([3, 1, 2, 1, None], [4, 4], [None, 5]):
@@ -360,13 +360,20 @@ def test_rows_of_a_group_are_locked_in_their_order(alchemy: AlchemyConfig) -> No
                 written = [database.write(work, row=row) for work, row in zip(works, rows, strict=True)]
                 assert await asyncio.gather(*written) == [f"{row}" for row in rows]
 
-    asyncio.run(main())
+    with prepare(mysql_url) as alchemy:
+        asyncio.run(main(alchemy))
     assert locked == [[1, 2, 3]]
 
 
-def test_rows_beside_those_of_a_group_may_be_locked(mariadb: MariaDB, mysql_url: str) -> None:
-    """Also in a small table, which a server would rather scan."""
-    with prepare(mysql_url, Timeouts(lock=1)) as alchemy:
+@pytest.mark.parametrize("scheme", ["mysql", "mariadb"])
+@pytest.mark.parametrize("key", ["id INT PRIMARY KEY", "code CHAR(36) PRIMARY KEY DEFAULT (uuid()), id INT UNIQUE"])
+def test_rows_beside_those_of_a_group_may_be_locked(mariadb: MariaDB, mysql_url: str, scheme: str, key: str) -> None:
+    """Also in a small table, which a server would rather scan, and where the id is not its primary key."""
+    mariadb.execute(
+        f"CREATE TABLE students ({key} AUTO_INCREMENT, name VARCHAR(99), department VARCHAR(99), cgpa DOUBLE)",
+        database=mysql_url.rpartition("/")[2],
+    )
+    with prepare(mysql_url.replace("mysql", scheme, 1), Timeouts(lock=1)) as alchemy:
         run_students(alchemy, lambda students: students.create_all(5))
         with (
             open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 2 FOR UPDATE"),
@@ -376,6 +383,40 @@ def test_rows_beside_those_of_a_group_may_be_locked(mariadb: MariaDB, mysql_url:
             assert outcome is None
             (outcome,) = transactions.run([lambda session: lock_students(session, [1, 2])])
             assert "Lock wait timeout" in str(outcome)
+
+
+TRIGGER = """
+    CREATE TRIGGER partner AFTER UPDATE OF cgpa ON students WHEN new.id = 1
+    BEGIN UPDATE students SET cgpa = new.cgpa WHERE id = 2; END
+"""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_row_that_a_trigger_has_changed_in_its_group(alchemy: AlchemyConfig, query: Callable[..., Rows]) -> None:
+    """Another program's trigger changes a second student; who knows only the version before that is rejected."""
+
+    async def main(students: Students) -> list[Any]:
+        version = frozenset([etag(student) for student in await students.create_all(2)])
+        writes = [students.change(number, StudentPatch(cgpa=9.0 - number), "nobody", version) for number in (1, 2)]
+        return list(await asyncio.gather(*writes, return_exceptions=True))
+
+    query(TRIGGER)
+    one, two = run_students(alchemy, main)
+    assert (one.cgpa, type(two)) == (8, PreconditionFailedError)
+    assert query("SELECT cgpa FROM students ORDER BY id") == [(8,), (8,)]
+
+
+def test_row_that_a_foreign_key_has_deleted_in_its_group(mysql_url: str, mysql_query: Callable[..., Rows]) -> None:
+    async def main(students: Students) -> list[Any]:
+        await students.create_all(3)
+        mysql_query("UPDATE students SET leader = 1 WHERE id = 2")
+        same = [students.change(number, StudentPatch(cgpa=1), "nobody") for number in (2, 3)]
+        return list(await asyncio.gather(students.delete(1, "nobody"), *same, return_exceptions=True))
+
+    with prepare(mysql_url) as alchemy:
+        mysql_query("ALTER TABLE students ADD leader INT REFERENCES students (id) ON DELETE CASCADE")
+        deleted, follower, other = run_students(alchemy, main)
+    assert (deleted, type(follower), other.id) == (None, StudentNotFoundError, 3)
 
 
 def test_history_that_cannot_be_written_is_its_own_writers(alchemy: AlchemyConfig, query: Callable[..., Rows]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, func, select
 
-from litestar_app.database import Database
+from litestar_app.database import Database, mysql
 from litestar_app.database.config import THREADS, Timeouts
 from litestar_app.database.reads import RETRY_WITHIN
 from litestar_app.entries import HistoryLog
@@ -23,6 +23,7 @@ from litestar_app.students.listing import SHORT_PAGE, Listing
 from litestar_app.students.service import StudentService
 from tests.conftest import Rows
 from tests.database import prepare, run
+from tests.faults.proxy import run_proxy
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, assert_is_unavailable, serve_database
 
@@ -168,3 +169,18 @@ def test_table_that_has_gone_is_a_503(database_url: str, query: Callable[..., Ro
             assert_is_unavailable(client.request(method, path, json=ANANYA if method == "POST" else None))
         query("ALTER TABLE others RENAME TO students")
         assert client.post("/student", json=ANANYA).status_code == 201
+
+
+def test_connections_that_have_rested_are_replaced(
+    mariadb: MariaDB, mysql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall may have forgotten them, and tells nobody: the next requests would wait for a 503."""
+    with run_proxy(mariadb.port) as proxy:
+        url = mysql_url.replace(f":{mariadb.port}/", f":{proxy.port}/")
+        with serve_database(url, Timeouts(socket=1)) as client:
+            for _ in range(2):
+                assert client.post("/student", json=ANANYA).status_code == 201
+                for path in ("/student/1", "/students", "/students?sort=name", "/health/ready"):
+                    assert client.get(path).status_code == 200
+                monkeypatch.setattr(mysql, "MAX_IDLE", 0)
+                proxy.forget_links()

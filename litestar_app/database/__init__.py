@@ -62,7 +62,11 @@ class Database:
         self._all_threads = (
             self._readers, self._scanners, self._exporters, self._importers, self._pinger, self._writers,
         )  # fmt: skip
-        self._group_commit = GroupCommit(self._writers, 1 if file else GROUPS, THREADS // 2, timeouts.lock, lock_rows)
+        self._group_commit = (
+            GroupCommit(self._writers, 1, THREADS // 2, timeouts.lock)  # which locks the file, and reads in no time
+            if file
+            else GroupCommit(self._writers, GROUPS, THREADS // 2, timeouts.lock, lock_rows)
+        )
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
         """How many hold locks on MySQL for longer than another write otherwise waits for one."""

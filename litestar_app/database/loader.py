@@ -91,8 +91,9 @@ class Loader:
     async def _read(self, batch: Sequence[_Entry]) -> None:
         keys = [entry.key for entry in batch]
         error: Exception | None = None
+        ids = dict(zip(NAMES, keys + keys[-1:] * (BATCH - len(keys)), strict=True))
         try:
-            rows = {row[0]: row for row in await self._database.fetch(self._many, name_ids(keys))}
+            rows = {row[0]: row for row in await self._database.fetch(self._many, ids)}
         except Exception as caught:  # noqa: BLE001  it is raised where each row is awaited
             error = caught
             outcomes: list[Any] = [error for _ in batch]
@@ -107,8 +108,3 @@ class Loader:
 def select_by_ids(table: Table) -> Select[Any]:
     """Make the statement that reads some rows: always as many ids, the last ones the same, so that it is fixed."""
     return select(table).where(table.c.id.in_([bindparam(name) for name in NAMES]))
-
-
-def name_ids(keys: Sequence[int]) -> dict[str, int]:
-    """Return the values for that statement, from at most BATCH ids."""
-    return dict(zip(NAMES, [*keys, *[keys[-1]] * (BATCH - len(keys))], strict=True))

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -16,8 +17,11 @@ from litestar_app.settings import MYSQLDB, Host
 
 NO_SUCH_TABLE = {1146}
 TOO_LONG_FOR_INDEX = {1071, 1170}  # a VARCHAR of a thousand characters, a TEXT
-POOL_RECYCLE = 1800
-"""Seconds after which a connection is replaced: less than a server's wait_timeout commonly is."""
+MAX_IDLE = 60
+"""Seconds after which a connection that nobody has used is replaced.
+
+Less than a server's wait_timeout; and firewalls forget connections, some after four minutes, without a word to anybody.
+"""
 WRITE_TIMEOUT = 120
 """Seconds for which the server waits for an export to take its rows; longer than for its client to do so."""
 INDEX_TIMEOUT = 3600
@@ -41,7 +45,7 @@ def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float) ->
         isolation_level="READ COMMITTED",  # no gap locks, which would make unrelated writes wait for each other
         pool_size=pool_size,
         pool_pre_ping=True,
-        pool_recycle=POOL_RECYCLE,
+        pool_recycle=MAX_IDLE,
         hide_parameters=True,
     )
 
@@ -89,6 +93,11 @@ def wait_longer(connection: Connection, seconds: float) -> Iterator[None]:
         yield
     finally:
         dbapi_connection._read_timeout = usual  # noqa: SLF001
+
+
+def is_idle(last_used: float) -> bool:
+    """Tell whether a connection has not been used for too long, by the monotonic clock."""
+    return time.monotonic() - last_used > MAX_IDLE
 
 
 def shorten_lock_wait(connection: Connection) -> None:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from sqlalchemy import Connection, Delete, Dialect, Engine, Insert, Select, Update
+from sqlalchemy import CompoundSelect, Connection, Delete, Dialect, Engine, Insert, Select, Update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
+from litestar_app.database import mysql
 from litestar_app.database.failures import Failure, classify, is_lost
 from litestar_app.database.hosts import Hosts
 from litestar_app.database.sqlite import DatabaseFile, decode_any
@@ -34,7 +35,7 @@ def has_hung(began: float, host: Host | None, hosts: Hosts | None) -> bool:
     return time.monotonic() - began > RETRY_WITHIN and host == current_host(hosts)
 
 
-FixedStatement: TypeAlias = Select[Any] | Insert | Update | Delete
+FixedStatement: TypeAlias = Select[Any] | CompoundSelect[Any] | Insert | Update | Delete
 """One of the few that are kept, and so compiled once."""
 
 
@@ -95,6 +96,7 @@ class Reader:
         self._connection: Connection | None = None
         self._dbapi_connection: Any = None  # SQLAlchemy's connection would connect anew where another thread asks it
         self._is_interrupted = False
+        self._last_used = 0.0
 
     def fetch(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         """Return all rows; a read is retried once where its connection turns out to be lost."""
@@ -133,12 +135,12 @@ class Reader:
     def _execute(self, statement: Select[Any], values: Mapping[str, object]) -> Sequence[Any]:
         if self._file is not None:
             self._file.check(0 if self._waits else MAX_CHECK_AGE)
-        if (
-            self._hosts is not None
-            and self._dbapi_connection is not None
-            and not self._hosts.is_current(self._dbapi_connection)
+        elif self._dbapi_connection is not None and (
+            mysql.is_idle(self._last_used)
+            or (self._hosts is not None and not self._hosts.is_current(self._dbapi_connection))
         ):
             self.close()
+        self._last_used = time.monotonic()
         connection = self._connection or self.connect()
         if (compiled := self._compiled.get(statement)) is None:
             return connection.execute(statement, values).all()

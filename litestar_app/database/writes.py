@@ -119,6 +119,7 @@ class Transactions:
         self._lock_timeout = lock_timeout
         self._hosts = hosts
         self._session: Session | None = None
+        self._last_used = 0.0
         self._retrying = Retrying(
             retry=retry_if_exception(is_retryable),
             stop=stop_after_delay(lock_timeout),
@@ -211,10 +212,12 @@ class Transactions:
             with self._sessions(bind=connection) as session, session.begin():
                 yield session
             return
-        if self._hosts is not None and self._session is not None:
+        if self._session is not None and self._file is None:
             dbapi_connection = cast("Connection", self._session.bind).connection.dbapi_connection
-            if not self._hosts.is_current(dbapi_connection):
+            is_current = self._hosts is None or self._hosts.is_current(dbapi_connection)
+            if not is_current or mysql.is_idle(self._last_used):
                 self.close()
+        self._last_used = time.monotonic()
         is_new = self._session is None
         if self._session is None:
             self._session = self._sessions(bind=self._engine.connect())

@@ -1,17 +1,18 @@
 """Students: every rule and every statement. Knows no HTTP and no threads."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import Delete, Update, bindparam, delete, insert, select, update
+from sqlalchemy import CompoundSelect, Delete, Update, bindparam, delete, insert, select, union_all, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.database.loader import BATCH, Loader, name_ids, select_by_ids
+from litestar_app.database.loader import Loader, select_by_ids
 from litestar_app.database.writes import NOWAIT, execute_fixed
 from litestar_app.entries import FIELDS, HistoryLog, Values
 from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
@@ -23,8 +24,8 @@ BY_IDS = select_by_ids(STUDENTS)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
 FOR_UPDATE, FOR_UPDATE_NOWAIT = BY_ID.with_for_update(), BY_ID.with_for_update(nowait=True)
 """On SQLite the same as `BY_ID`: the transaction holds the lock already."""
-BY_IDS_FOR_UPDATE = BY_IDS.with_for_update().with_hint(STUDENTS, "FORCE INDEX (PRIMARY)", "mysql")
-"""A scan of a small table would wait for rows of others."""
+MAX_LOCKED = 16
+"""Students whom a statement locks at most."""
 LOCKED = "locked"
 """The rows that `lock_students` has read, and no unit of work has used since, in the `info` of the session."""
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
@@ -169,9 +170,10 @@ class StudentService:
         def delete(session: Session) -> None:
             student = _get_for_update(session, student_id, etags)
             _execute_for_one(session, DELETE, student_id)
+            session.info.pop(LOCKED, None)  # a foreign key of another program may have changed others
             self._history.add(session, who, "delete", student_id, before=_values(student))
 
-        await self._database.write(delete, row=student_id)
+        await self._database.write(delete)
 
 
 def _execute_for_one(
@@ -185,9 +187,20 @@ def _execute_for_one(
 def lock_students(session: Session, ids: Sequence[int]) -> None:
     """Lock students whom the units of work of a group are about to change, and read them on the way."""
     locked = session.info[LOCKED] = {}
-    for start in range(0, len(ids), BATCH):
-        rows = execute_fixed(session, BY_IDS_FOR_UPDATE, name_ids(ids[start : start + BATCH])).rows
-        locked.update((row[0], row) for row in rows)
+    for start in range(0, len(ids), MAX_LOCKED):
+        values = {f"id_{number}": key for number, key in enumerate(ids[start : start + MAX_LOCKED])}
+        locked.update((row[0], row) for row in execute_fixed(session, _select_for_update(len(values)), values).rows)
+
+
+@cache
+def _select_for_update(count: int) -> CompoundSelect[Any]:
+    """Make the statement that locks so many students, in their order; it looks each up, and waits for no other row."""
+    return union_all(
+        *[
+            select(STUDENTS).where(STUDENTS.c.id == bindparam(f"id_{number}")).with_for_update().self_group()
+            for number in range(count)
+        ]
+    )
 
 
 def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:

@@ -14,9 +14,10 @@ class Link(socketserver.StreamRequestHandler):
     """One connection of the service, and the one that the proxy makes for it."""
 
     server: "Proxy"
-    drop_response = False
+    drop_response = is_forgotten = False
 
     def handle(self) -> None:
+        self.server.links.append(self)
         with socket.create_connection(("127.0.0.1", self.server.mariadb_port)) as self.mariadb:
             responses = threading.Thread(target=self._pass_responses)
             responses.start()
@@ -36,6 +37,8 @@ class Link(socketserver.StreamRequestHandler):
             payload = self.rfile.read(int.from_bytes(header[:3], "little"))
             statement = payload[1:].upper() if payload[0] == COM_QUERY else b""
             wrote |= statement.startswith((b"INSERT", b"UPDATE", b"DELETE"))
+            if self.is_forgotten:
+                continue
             if self.server.plans and wrote and statement == b"COMMIT":
                 self.server.plans.pop(0)(self, header + payload)
             else:
@@ -85,6 +88,12 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.mariadb_port = mariadb_port
         self.plans: list[Plan] = []
         """One for each of the COMMITs to come, first come first."""
+        self.links: list[Link] = []
+
+    def forget_links(self) -> None:
+        """Pass nothing on from those that there are, as a firewall does with connections that have rested."""
+        for link in self.links:
+            link.is_forgotten = True
 
 
 @contextlib.contextmanager

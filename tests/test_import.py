@@ -3,9 +3,11 @@
 import asyncio
 import codecs
 import csv
+import gc
 import io
 import json
 import sqlite3
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 
 from litestar_app.app import create_app
 from litestar_app.database.config import Timeouts
+from litestar_app.exceptions import ImportRejectedError
 from litestar_app.settings import Settings
 from tests.conftest import Rows
 from tests.files import make_xlsx
@@ -907,3 +910,17 @@ def test_import_that_waits_for_its_turn_holds_up_nobody(mariadb: MariaDB, mysql_
                 assert client.patch("/student/1", json={"cgpa": 1}).status_code == 503
             assert not importing.done()
         assert importing.result().json()["created"] == 1
+
+
+def test_rejected_import_leaves_nothing_for_the_garbage_collector(client: httpx.Client) -> None:
+    """Which comes late; an error that referred to itself would keep all that has been read until then."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert send(client, "name,department,cgpa\nAnanya,CSE,95\n").status_code == 422
+        deadline = time.monotonic() + 30
+        while any(isinstance(one, ImportRejectedError) for one in gc.get_objects()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        gc.enable()

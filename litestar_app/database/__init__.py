@@ -120,9 +120,12 @@ class Database:
                 outcome = await self._run_to_end(work, connection)
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
-        if isinstance(outcome, BaseException):
-            raise_translated(outcome)
-        return cast("T", outcome)
+        try:
+            if isinstance(outcome, BaseException):
+                raise_translated(outcome)
+            return cast("T", outcome)
+        finally:
+            del outcome  # which would hold itself, by its traceback
 
     async def _run(self, work: UnitOfWork, connection: Connection | None = None, row: int | None = None) -> Outcome:
         if connection is not None and self._file is None:  # beside the groups, which it would hold up

@@ -165,7 +165,10 @@ def raise_translated(error: BaseException) -> NoReturn:
                 raise UnsupportedValueError from error
     elif name := OURS.get(type(error)):
         metrics.ERRORS.labels(name).inc()
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # or the frames of its traceback, with all that an import holds, would stay until they are collected
 
 
 def raise_if_commit_unknown(error: BaseException) -> None:

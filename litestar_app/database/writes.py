@@ -235,7 +235,7 @@ def _run_or_reject(work: UnitOfWork, session: Session) -> Outcome:
     try:
         return work(session)
     except RejectedError as rejection:
-        return rejection
+        return rejection.with_traceback(None)  # whose frames hold all that an import has read
 
 
 def is_retryable(error: object) -> bool:

@@ -23,6 +23,7 @@ async def run_while_connected(request: Request[Any, Any, Any], work: Coroutine[A
         for task in (working, watching):
             task.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+        del working, watching  # what one has raised would hold itself, by this frame
 
 
 async def _wait_for_disconnect(request: Request[Any, Any, Any]) -> None:

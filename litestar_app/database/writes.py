@@ -313,6 +313,7 @@ class GroupCommit:
             self._waiting.dec(len(waiting))
             for _, group in groupby(waiting, key=lambda entry: entry.connection):
                 await self._write_group([*group], tasks)
+            del entries, waiting  # or their outcomes would stay until the next group comes
         self._queue.put_nowait(None)  # for those that write other groups
 
     async def _write_group(self, group: Sequence[_Entry], tasks: asyncio.TaskGroup) -> None:

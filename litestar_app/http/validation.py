@@ -32,11 +32,11 @@ def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingPr
             raise InvalidBodyError(problems or [("", "a field is given more than once")]) from None
     except RecursionError:
         raise UnreadableBodyError("The body is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise UnreadableBodyError("The body is not UTF-8") from None
     except UnicodeEncodeError:
         raise UnreadableBodyError("The body is not JSON: a surrogate without its other half") from None
     except (msgspec.DecodeError, ValueError) as error:
+        if not _is_utf_8(raw):  # releases of msgspec raise different errors for it
+            raise UnreadableBodyError("The body is not UTF-8") from None
         raise UnreadableBodyError(f"The body is not JSON: {error}") from None
     if problems := [
         (f"/{name}", f"expected {value}, or none")
@@ -45,6 +45,14 @@ def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingPr
     ]:
         raise InvalidBodyError(problems)
     return data
+
+
+def _is_utf_8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decode_untyped(raw: bytes) -> object:

@@ -1,5 +1,6 @@
 """README and docs: every session shows what a user sees; every setting, command and linked file exists."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from tests.mariadb import MariaDB
 from tests.service import ANANYA, Service, serve_database
 
 ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / ".env.example"
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("api.md", "operating.md", "capacity.md"))]
 
 
@@ -111,3 +113,16 @@ def test_every_file_that_is_named_exists() -> None:
         links = [page.parent / link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
         tests = [ROOT / name for name in re.findall(r"`(tests/[\w/]+\.py)`", text)]
         assert [str(path) for path in links + tests if not path.exists()] == []
+
+
+def test_example_of_an_env_file_is_read(tmp_path: Path) -> None:
+    """Each of its lines is a setting, and Litestar's own commands find the application by the first."""
+    (application,) = re.findall("^LITESTAR_APP=(.*)$", EXAMPLE.read_text(), re.MULTILINE)
+    lines = re.findall(r"^# ([A-Z_]+)=(.*)$", EXAMPLE.read_text(), re.MULTILINE)
+    assert {name.lower() for name, _ in lines} < {*Settings.__struct_fields__}
+    for name, value in lines:
+        Settings.from_environment({name: value})
+    environment = {"PATH": os.environ["PATH"], "LITESTAR_APP": application}
+    command = [Path(sys.executable).with_name("litestar"), "routes"]
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    assert "/student/{student_id:str}/history" in shown

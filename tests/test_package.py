@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.service import ANANYA, Service
+from tests.test_requirements import read_pins
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +24,9 @@ def test_installed_package_serves(tmp_path: Path) -> None:
     python = tmp_path / "venv/bin/python"
     subprocess.run([uv, "build", "-q", "--wheel", "--out-dir", tmp_path, ROOT], check=True, env=environment)
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True, env=environment)
-    install = [uv, "pip", "install", "-q", "--python", str(python), *map(str, tmp_path.glob("*.whl"))]
+    pins = tmp_path / "pins.txt"
+    pins.write_text("\n".join(read_pins()))
+    install = [uv, "pip", "install", "-q", "--python", str(python), "-c", str(pins), *map(str, tmp_path.glob("*.whl"))]
     subprocess.run(install, check=True, env=environment)
     help_page = subprocess.run([python.with_name("litestar"), "students", "--help"], check=True, capture_output=True)
     assert b"seed" in help_page.stdout

@@ -123,6 +123,6 @@ def test_example_of_an_env_file_is_read(tmp_path: Path) -> None:
     for name, value in lines:
         Settings.from_environment({name: value})
     environment = {"PATH": os.environ["PATH"], "LITESTAR_APP": application}
-    command = [Path(sys.executable).with_name("litestar"), "routes"]
+    command = [str(Path(sys.executable).with_name("litestar")), "routes"]
     shown = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
     assert "/student/{student_id:str}/history" in shown

@@ -19,7 +19,7 @@ test *arguments:
 
 # run the tests on the newest versions of all dependencies; arguments go to pytest
 test-newest *arguments:
-    .ci/versions test {{ arguments }}
+    .ci/versions.py test {{ arguments }}
 
 # run the tests on Python 3.11, 3.12 and 3.13, each where it is installed
 test-all:
@@ -48,7 +48,7 @@ audit:
 
 # run the tests on the newest versions, then pin these in pyproject.toml and, by their hashes, in docs/deploy/requirements.txt
 lock:
-    .ci/versions renew
+    .ci/versions.py renew
 
 # repair what a tool can repair
 fix:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The pinned versions of pyproject.toml: test without them, or renew them.
 
-    .ci/versions test [ARGUMENT…]  run the tests on the newest versions; arguments go to pytest
-    .ci/versions renew             the same, then pin what has passed, and renew docs/deploy/requirements.txt
+.ci/versions.py test [ARGUMENT…]  run the tests on the newest versions; arguments go to pytest
+.ci/versions.py renew             the same, then pin what has passed, and renew docs/deploy/requirements.txt
 """
 
 import os
@@ -44,7 +44,10 @@ def main() -> None:
 def _copy_without_pins(copy: Path) -> None:
     """Copy what git would commit, for a project and an environment of its own."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
@@ -60,10 +63,17 @@ def _export(project: Path, *arguments: str) -> list[str]:
 
 def _run(project: Path, *arguments: str) -> str:
     """Run uv in a project; its errors go to the terminal, and end this program."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}
+    }
     captures = "export" in arguments
     done = subprocess.run(
-        [UV, *arguments], cwd=project, env=environment, text=True, stdout=subprocess.PIPE if captures else None, check=False
+        [UV, *arguments],
+        cwd=project,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE if captures else None,
+        check=False,
     )
     if done.returncode:
         sys.exit(done.returncode)

@@ -18,8 +18,8 @@ UV = os.environ.get("UV", "uv")
 PINS = re.compile(r'(?<=^constraint-dependencies = \[\n)(?:  ".*\n)*', re.MULTILINE)
 BUILD_PINS = re.compile(r'(?<=^build-constraint-dependencies = \[\n)(?:  ".*\n)*', re.MULTILINE)
 EXPORT = ["export", "--quiet", "--no-emit-project", "--no-header"]
-PINNED = ["--no-annotate", "--no-hashes"]
-DEPLOYED = ["--no-default-groups", "--group", "build", "-o", "docs/deploy/requirements.txt"]
+RENEWED = ["pyproject.toml", "docs/deploy/requirements.txt"]
+DEPLOYED = ["--no-default-groups", "--group", "build", "-o", RENEWED[1]]
 
 
 def main() -> None:
@@ -29,19 +29,22 @@ def main() -> None:
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory, "project")
-        _copy_without_pins(copy)
-        newest = _export(copy, "--all-groups", "--all-extras", *PINNED)
-        changes = _compare(_read_pins(), newest)
+        _copy_project(copy)
+        pinned = _pin(copy, [], [])
+        newest = _export(copy, "--all-groups", "--all-extras")
+        _pin(copy, newest, _export(copy, "--only-group", "build"))
+        _run(copy, *EXPORT, *DEPLOYED)
+        changes = [f"- {line}" for line in pinned if line not in newest]
+        changes += [f"+ {line}" for line in newest if line not in pinned]
         print("\n".join(changes) or "The pinned versions are the newest ones.", flush=True)
         if changes:
             _run(copy, "run", "just", "test", *arguments)
-        if command == "renew":
-            _write_pins(newest, _export(copy, "--only-group", "build", *PINNED))
-            _run(ROOT, "lock")
-            _run(ROOT, *EXPORT, *DEPLOYED)
+        if changes and command == "renew":
+            for name in RENEWED:
+                shutil.copy(copy / name, ROOT / name)
 
 
-def _copy_without_pins(copy: Path) -> None:
+def _copy_project(copy: Path) -> None:
     """Copy what git would commit, for a project and an environment of its own."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -53,12 +56,10 @@ def _copy_without_pins(copy: Path) -> None:
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
-    project = copy / "pyproject.toml"
-    project.write_text(BUILD_PINS.sub("", PINS.sub("", project.read_text())))
 
 
 def _export(project: Path, *arguments: str) -> list[str]:
-    return _run(project, *EXPORT, *arguments).splitlines()
+    return _run(project, *EXPORT, "--no-annotate", "--no-hashes", *arguments).splitlines()
 
 
 def _run(project: Path, *arguments: str) -> str:
@@ -80,24 +81,15 @@ def _run(project: Path, *arguments: str) -> str:
     return done.stdout or ""
 
 
-def _read_pins() -> list[str]:
-    found = PINS.search((ROOT / "pyproject.toml").read_text())
-    return re.findall(r'^  "(.*)",$', found[0], re.MULTILINE) if found else []
-
-
-def _write_pins(pins: list[str], build_pins: list[str]) -> None:
-    project = ROOT / "pyproject.toml"
-    text = project.read_text()
+def _pin(project: Path, pins: list[str], build_pins: list[str]) -> list[str]:
+    """Write the pins of a project, and return those that it had."""
+    file = project / "pyproject.toml"
+    text = file.read_text()
+    before = re.findall(r'^  "(.*)",$', "".join(PINS.findall(text)), re.MULTILINE)
     for place, lines in ((PINS, pins), (BUILD_PINS, build_pins)):
-        content = "".join(f'  "{line}",\n' for line in lines)
-        text = place.sub(lambda _, content=content: content, text)
-    project.write_text(text)
-
-
-def _compare(pinned: list[str], newest: list[str]) -> list[str]:
-    """Describe each package of which the newest version is another one."""
-    gone, new = sorted({*pinned} - {*newest}), sorted({*newest} - {*pinned})
-    return [f"- {line}" for line in gone] + [f"+ {line}" for line in new]
+        text = place.sub("".join(f'  "{line}",\n' for line in lines).replace("\\", r"\\"), text)
+    file.write_text(text)
+    return before
 
 
 if __name__ == "__main__":

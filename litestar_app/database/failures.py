@@ -74,7 +74,12 @@ MYSQL = {
         1105, 1197, 1598, 1705, 3100, 3230, 3231,  # COMMIT failed: too large for a cluster or for the binary log
         1028, 1317, 1931, 1969, 3024, 3699,  # interrupted
     ], Failure.OUTAGE),
-    **dict.fromkeys([2049, 2054, 2059, 2061], Failure.REFUSED),  # ways to log in that the driver does not have
+    **dict.fromkeys([
+        1044, 1045, 1130, 1142, 1143, 1227, 1698, 1820, 1862, 3118, 3159, 3955, 4150, 4151,  # access
+        1251, 1524, 2049, 2054, 2059, 2061,  # a way to log in that the server or the driver does not have
+        1046, 1049, 1054, 1146,  # no such database, table or column
+        1104, 1175, 1193, 1267, 1270, 1271, 1665, 3057, 3899,  # settings, of the server or of a table
+    ], Failure.REFUSED),
     **dict.fromkeys([
         1022, 1062, 1169, 1557, 1586, 1761, 1762, 1859,  # unique
         1048, 1364, 3673,  # not null, no default
@@ -91,7 +96,7 @@ MYSQL = {
         1248, 1250, 1582, 1583,  # a statement that no server understands, whatever its tables and settings
     ], Failure.DEFECT),
 }  # fmt: skip
-"""Codes of MySQL and MariaDB that do not follow the rules of `_classify_code`."""
+"""Codes of MySQL and MariaDB. What is not here follows the rules of `_classify_code`."""
 NO_SQL_NUMBER = "can not be used with MySQL"
 """What both drivers say of an infinity or a NaN, without a code."""
 
@@ -194,7 +199,7 @@ def raise_translated(error: BaseException) -> NoReturn:
         metrics.ERRORS.labels(failure.name.lower()).inc()
         match failure:
             case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
-                raise DatabaseUnavailableError(unwrap(error)) from error
+                raise DatabaseUnavailableError(_get_reason(error)) from error
             case Failure.CONSTRAINT:
                 raise ConstraintError from error
             case Failure.VALUE:
@@ -205,6 +210,15 @@ def raise_translated(error: BaseException) -> NoReturn:
         raise error
     finally:
         del error  # or the frames of its traceback, with all that an import holds, would stay until they are collected
+
+
+def _get_reason(error: BaseException) -> object:
+    """Return what a log may say: not the words of a code that is not known, which may be those of a trigger."""
+    original = unwrap(error)
+    code = _mysql_code(original)
+    if code is None or code in MYSQL or _classify_code(code) is not Failure.REFUSED:
+        return original
+    return f"the database server refuses a statement, with the code {code}"
 
 
 def raise_if_commit_unknown(error: BaseException) -> None:

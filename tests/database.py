@@ -30,9 +30,9 @@ def break_writes(query: Callable[[str], object], database_url: str) -> None:
 
 
 @contextmanager
-def prepare(database_url: str, timeouts: Timeouts | None = None) -> Iterator[AlchemyConfig]:
-    """Prepare a database as a start does; close its connections at the end of the block."""
-    alchemy = create_alchemy_config(Settings(database_url=database_url), timeouts)
+def prepare(database_url: str, timeouts: Timeouts | None = None, **others: Any) -> Iterator[AlchemyConfig]:
+    """Prepare a database as a start does, with other settings too; close its connections at the end of the block."""
+    alchemy = create_alchemy_config(Settings(database_url=database_url, **others), timeouts)
     try:
         alchemy.prepare_database()
         yield alchemy

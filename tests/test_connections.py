@@ -10,6 +10,7 @@ import pymysql
 import pytest
 
 from litestar_app.database.config import POOL_SIZE, THREADS, TRANSFERS, Sizes, Timeouts, size_threads
+from litestar_app.database.reads import interrupt
 from litestar_app.exceptions import SettingsError
 from litestar_app.settings import MIN_CONNECTIONS, Settings
 from tests.conftest import Rows
@@ -152,3 +153,15 @@ def test_connection_that_the_server_does_not_have_is_waited_for(
         assert client.get("/health/ready").status_code == 503
         with pytest.raises(SettingsError, match="max_user_connections"), prepare(url, Timeouts(start=0.2, lock=0.1)):
             pass
+
+
+@pytest.mark.parametrize("lacks", ["the pool", "the server"])
+def test_interrupt_without_a_connection_to_spare_is_given_up(limit: Callable[[int], str], lacks: str) -> None:
+    """At once, by a server that grants no more; what is to be interrupted goes on to its end."""
+    settings = {"max_database_connections": 4} if lacks == "the pool" else {}
+    with prepare(limit(4 if lacks == "the server" else 10), Timeouts(ready=1, lock=3600), **settings) as alchemy:
+        engine = alchemy.get_engine()
+        with ExitStack() as stack:
+            first, *_ = [stack.enter_context(engine.connect()) for _ in range(4)]
+            interrupt(first.connection.dbapi_connection, engine)
+            assert first.exec_driver_sql("SELECT 1").scalar_one() == 1

@@ -38,6 +38,8 @@ KEY_NAME = "[^:,\\s\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u206
 """A key's name as a regular expression: whatever is seen where it stands in a log, without blanks."""
 ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
+MIN_CONNECTIONS = 4
+"""To the database: to read, to write, to export and to import at the same time."""
 MAX_PORT = 65535
 MYSQL_PORT = 3306
 Host: TypeAlias = tuple[str, int]
@@ -62,6 +64,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_connections: Count = 1000
     max_connections_per_client: Count = 100
     max_requests: Count = 500
+    max_database_connections: Annotated[int, Meta(ge=MIN_CONNECTIONS, le=1000)] = 43
     rate_limit: str | None = None
     history: Literal["on", "off"] = "on"
     history_days: Annotated[int, Meta(ge=1, le=36500)] | None = None

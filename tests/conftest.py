@@ -14,7 +14,7 @@ from selenium import webdriver
 from sqlalchemy import Engine, event
 
 from tests.browser import open_browser
-from tests.mariadb import MISSING, MariaDB, is_installed, open_session, run_mariadb
+from tests.mariadb import MISSING, MariaDB, StrictMariaDB, is_installed, open_session, run_mariadb
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, serve_database
 
 Rows = list[tuple[Any, ...]]
@@ -31,6 +31,14 @@ def mariadb() -> Iterator[MariaDB]:
         assert "CI" not in os.environ, MISSING
         pytest.skip(MISSING)
     with run_mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def strict_mariadb(mariadb: MariaDB) -> Iterator[MariaDB]:
+    """Another one, with other settings and TLS; the first is asked for to skip where that does."""
+    del mariadb
+    with run_mariadb(StrictMariaDB) as server:
         yield server
 
 

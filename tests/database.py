@@ -15,11 +15,24 @@ from litestar_app.settings import Settings
 
 INSERT = text("INSERT INTO students (name, department, cgpa) VALUES (:name, 'CSE', 8.9)")
 
+BREAK_WRITES = {
+    "sqlite": "CREATE TRIGGER broken_{0} BEFORE {0} ON students BEGIN SELECT nowhere(NEW.name); END",
+    "mysql": "CREATE TRIGGER broken_{0} BEFORE {0} ON students FOR EACH ROW "
+    "SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 1064, MESSAGE_TEXT = NEW.name",
+}
+"""What makes each write of an event fail by a defect, on each database; on MySQL the message is a name."""
+
+
+def break_writes(query: Callable[[str], object], database_url: str) -> None:
+    """Have each INSERT and UPDATE of students fail by a defect."""
+    for event in ("INSERT", "UPDATE"):
+        query(BREAK_WRITES[database_url.partition("+")[0].partition(":")[0]].format(event))
+
 
 @contextmanager
-def prepare(database_url: str, timeouts: Timeouts | None = None) -> Iterator[AlchemyConfig]:
-    """Prepare a database as a start does; close its connections at the end of the block."""
-    alchemy = create_alchemy_config(Settings(database_url=database_url), timeouts)
+def prepare(database_url: str, timeouts: Timeouts | None = None, **others: Any) -> Iterator[AlchemyConfig]:
+    """Prepare a database as a start does, with other settings too; close its connections at the end of the block."""
+    alchemy = create_alchemy_config(Settings(database_url=database_url, **others), timeouts)
     try:
         alchemy.prepare_database()
         yield alchemy

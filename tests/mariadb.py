@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 
 import pymysql
 
+from tests.certificates import make_certificates
+
 MISSING = "no MariaDB server binary: install Debian's mariadb-server, or put mariadbd and mariadb-install-db on PATH"
 
 
@@ -160,6 +162,21 @@ class MariaDB:
     @staticmethod
     def _user() -> list[str]:
         return ["--user=root"] if os.geteuid() == 0 else []
+
+
+class StrictMariaDB(MariaDB):
+    """One as a hoster may have it: near to MySQL 8 in its defaults, and for TLS only."""
+
+    def command(self) -> list[str]:
+        certificates = make_certificates(self.directory, self.host)
+        return [
+            *super().command(),
+            "--innodb-autoinc-lock-mode=2",  # ids of one statement need not follow each other
+            "--innodb-force-primary-key=ON",
+            "--server-id=1", "--log-bin=binlog", "--binlog-format=ROW",
+            f"--ssl-ca={certificates.ca}", f"--ssl-cert={certificates.certificate}", f"--ssl-key={certificates.key}",
+            "--require-secure-transport=ON",
+        ]  # fmt: skip
 
 
 @contextlib.contextmanager

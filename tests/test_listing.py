@@ -21,10 +21,10 @@ from litestar_app.database import Database
 from litestar_app.database.config import SCANNERS
 from litestar_app.exceptions import InvalidQueryError
 from litestar_app.http.connections import run_while_connected
-from litestar_app.students.listing import Cursor, Filters, create_listing, select_students
+from litestar_app.students.listing import Boundary, Cursor, Filters, create_listing, select_students
 from tests.conftest import Rows
 from tests.database import prepare, run
-from tests.service import serve_database
+from tests.service import ANANYA, serve_database
 
 COLUMNS = ("id", "name", "department", "cgpa")
 FIRST: dict[str, Any] = {"limit": 1, "sort": "name,department,cgpa"}
@@ -216,6 +216,36 @@ def test_walk_passes_infinities(sqlite_url: str, query_file: Callable[..., Rows]
         first = f"/students?limit=1&sort={sort}"
         pages = itertools.islice(walk(client, first, "next"), 9)
         assert [row["id"] for page in pages for row in page] == (ids[::-1] if sort.startswith("-") else ids)
+
+
+INFINITY, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize("sort", ["cgpa,id", "-cgpa,id", "name,cgpa,id", "cgpa,name,id"])
+@pytest.mark.parametrize("is_backward", [False, True])
+@pytest.mark.parametrize("cgpa", [INFINITY, -INFINITY, 1.7976931348623157e308])
+def test_boundary_of_infinity_is_no_error(client: httpx.Client, sort: str, is_backward: bool, cgpa: float) -> None:
+    """On a database without infinities too, where such a cursor is forged."""
+    assert client.post("/student", json=ANANYA).status_code == 201
+    cursor = Cursor(Filters(), sort, is_backward, Boundary(1, "A", None, cgpa)).encode()
+    assert client.get(f"/students?cursor={cursor}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("filters", "boundary"),
+    [
+        (Filters(), Boundary(1, None, None, NAN)),
+        (Filters(cgpa_min=NAN), None),
+        (Filters(cgpa_max=NAN), None),
+        (Filters(cgpa_max=INFINITY), None),
+        (Filters(cgpa_min=-INFINITY), None),
+    ],
+    ids=repr,
+)
+def test_cursor_of_no_number_is_damaged(client: httpx.Client, filters: Filters, boundary: Boundary | None) -> None:
+    cursor = Cursor(filters, "cgpa,id", is_backward=False, boundary=boundary).encode()
+    response = client.get(f"/students?cursor={cursor}")
+    assert (response.status_code, response.json()["detail"]) == (400, f"query parameter {DAMAGED}")
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "/", '"'])

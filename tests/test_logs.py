@@ -20,6 +20,7 @@ import pytest
 from litestar_app.http.access_log import note_unparsed
 from litestar_app.logs import LineHandler
 from tests.conftest import Rows
+from tests.database import break_writes
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, EDITOR_SECRET, Service
 
@@ -357,9 +358,12 @@ BROKEN: dict[str, str] = {
     "narrow column": "ALTER TABLE students MODIFY name VARCHAR(3) CHARACTER SET latin1",
     "no table": "DROP TABLE students",
     "trigger": f"{SPEAK} MESSAGE_TEXT = NEW.name",
+    "defect": "",
 }
-"""What makes the database speak of values; the last with a code that this service does not know, so a 500."""
-EXPECTED = {"unique index": 409, "no column": 500, "narrow column": 422, "no table": 503, "trigger": 500}
+"""What makes the database speak of values; a trigger with a code that this service does not know."""
+EXPECTED = {
+    "unique index": 409, "no column": 503, "narrow column": 422, "no table": 503, "trigger": 503, "defect": 500
+}  # fmt: skip
 ONLY_MYSQL = {"narrow column", "trigger"}
 
 
@@ -376,8 +380,11 @@ def test_log_has_no_name_whatever_fails(
         statuses = send_canary(service.client)
         assert statuses >= {200, 201, 400, 404, 405, 422}
         assert 500 not in statuses
-        for statement in ("DELETE FROM students", BROKEN[broken]):
+        query("DELETE FROM students")
+        if statement := BROKEN[broken]:
             query(statement.replace("(100)", "") if is_sqlite else statement)
+        else:
+            break_writes(query, database_url)
         assert EXPECTED[broken] in send_canary(service.client)
         service.stop()
     log = service.log()

@@ -94,6 +94,8 @@ BAD_VALUES = [
     ("WORKERS", "65", "Expected `int` <= 64"),
     *((name, "0", "Expected `int` >= 1") for name in LIMITS),
     *((name, "100001", "Expected `int` <= 100000") for name in LIMITS),
+    ("MAX_DATABASE_CONNECTIONS", "3", "Expected `int` >= 4"),
+    ("MAX_DATABASE_CONNECTIONS", "1001", "Expected `int` <= 1000"),
     *(
         ("RATE_LIMIT", value, RATE)
         for value in ["600", "0/minute", "1000000/hour", "600/day", "6.5/second", "600 /hour"]

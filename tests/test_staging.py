@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.database.config import THREADS, TRANSFERS, AlchemyConfig, Timeouts
+from litestar_app.database.config import TRANSFERS, AlchemyConfig, Timeouts
 from litestar_app.database.reads import Reader
 from litestar_app.exceptions import QueueTimeoutError, RejectedError
 from tests.conftest import Names, Rows
@@ -159,7 +159,7 @@ def test_cancelled_merge_that_has_begun_is_whole_or_none(alchemy: AlchemyConfig,
 
 
 def test_cancelled_merge_that_waits_is_dropped(alchemy: AlchemyConfig, names: Names) -> None:
-    """It had its turn after a write that holds every writer."""
+    """It had its turn after what holds every thread that merges."""
     has_begun, may_end = threading.Semaphore(0), threading.Event()
 
     def block(_: object) -> None:
@@ -168,8 +168,8 @@ def test_cancelled_merge_that_waits_is_dropped(alchemy: AlchemyConfig, names: Na
 
     async def main(database: Database) -> None:
         async with database.stage(stage_name) as (connection, _):
-            count = 1 if alchemy.is_sqlite else THREADS
-            blocking = [asyncio.create_task(database._writers.run(block)) for _ in range(count)]  # noqa: SLF001
+            threads, count = (database._writers, 1) if alchemy.is_sqlite else (database._mergers, TRANSFERS)  # noqa: SLF001
+            blocking = [asyncio.create_task(threads.run(block)) for _ in range(count)]
             for _ in range(count):
                 await asyncio.to_thread(has_begun.acquire, timeout=30)
             merging = asyncio.create_task(database.write(merge, connection))

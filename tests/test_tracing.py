@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.conftest import query_sqlite
+from tests.database import break_writes
 from tests.service import ANANYA, Service
 from tests.test_logs import CANARY, PARENT_ID, TRACE_ID, find_request, send_canary
 
@@ -76,7 +78,7 @@ def test_spans_have_nothing_of_a_student(tmp_path: Path, sqlite_path: Path) -> N
         with Service(tmp_path, TRACING="on", **environment) as service:
             assert service.client.post("/student", json=ANANYA).status_code == 201
             send_canary(service.client)
-            query_sqlite(sqlite_path, "ALTER TABLE students RENAME COLUMN cgpa TO grade")
+            break_writes(partial(query_sqlite, sqlite_path), "sqlite:")
             assert 500 in send_canary(service.client)
             service.stop()
     assert len(read_spans(received)) > 100

@@ -11,27 +11,28 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from litestar_app.database.config import GROUPS, SCANNERS, THREADS, TRANSFERS, AlchemyConfig
+from litestar_app.database.config import GROUPS, SCANNERS, THREADS, TRANSFERS, AlchemyConfig, size_threads
 from litestar_app.database.failures import Failure, classify, raise_translated, unwrap
 from litestar_app.database.reads import Reader, compile_statements, interrupt
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.transfers import stage, stream
 from litestar_app.database.writes import GroupCommit, LockRows, Outcome, Transactions, UnitOfWork, is_retryable
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError, RejectedError
-from litestar_app.models import Student
+from litestar_app.models import HistoryEntry, IdempotencyKey, Import, Student
 
 T = TypeVar("T")
 
 INTERRUPT_AGAIN = 0.2
 """Seconds after which work that goes on is interrupted again."""
-PING = select(Student.id).limit(1)
+PINGS = [select(model.__table__).limit(1) for model in (Student, HistoryEntry, Import, IdempotencyKey)]
+"""Read each column once that a request needs."""
 
 
 class Database:
     """The only place that knows threads, groups and retries.
 
-    Short reads, long ones, writes and the ping have threads of their own, so that none of them waits for another.
-    Writes that come while others are written share the next COMMIT.
+    Short reads, long ones, writes and the ping have threads of their own, so that none of them waits for another where
+    the server grants enough connections. Writes that come while others are written share the next COMMIT.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Database:
         """Take the plugin's configuration, the statements that are compiled once and kept, and what locks rows."""
         timeouts, engine, file, hosts = alchemy.timeouts, alchemy.get_engine(), alchemy.file, alchemy.hosts
         sessions = cast("sessionmaker[Session]", alchemy.create_session_maker())
-        compiled = compile_statements([*fixed, PING], engine)
+        compiled = compile_statements([*fixed, *PINGS], engine)
 
         def make_reader(*, waits: bool = True) -> Reader:
             return Reader(engine, compiled, file, hosts, waits=waits)
@@ -49,6 +50,7 @@ class Database:
             return Transactions(sessions, engine, timeouts.lock, file, hosts)
 
         self.timeouts = timeouts
+        self._alchemy = alchemy
         self._engine = engine
         self._file = file
         self._hosts = hosts
@@ -59,9 +61,9 @@ class Database:
         self._importers = WorkerThreads("import", TRANSFERS, make_reader, timeouts.queue, interruptible=True)
         self._pinger = WorkerThreads("ping", 1, make_reader, timeouts.queue)
         self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
-        self._all_threads = (
-            self._readers, self._scanners, self._exporters, self._importers, self._pinger, self._writers,
-        )  # fmt: skip
+        self._mergers = WorkerThreads("merge", TRANSFERS, make_transactions, timeouts.queue)
+        """Write what was staged, each on the connection on which it was, so that they need none of their own."""
+        self._all_threads: list[WorkerThreads[Any]] = []
         self._group_commit = (
             GroupCommit(self._writers, 1, THREADS // 2, timeouts.lock)  # which locks the file, and reads in no time
             if file
@@ -129,7 +131,7 @@ class Database:
 
     async def _run(self, work: UnitOfWork, connection: Connection | None = None, row: int | None = None) -> Outcome:
         if connection is not None and self._file is None:  # beside the groups, which it would hold up
-            (outcome,) = await self._writers.run(lambda transactions: transactions.run([work], connection))
+            (outcome,) = await self._mergers.run(lambda transactions: transactions.run([work], connection))
             return outcome
         while True:
             outcome = await self._group_commit.write(work, connection, row)
@@ -222,12 +224,39 @@ class Database:
         return await self._importers.run(rewrite)
 
     async def ping(self) -> None:
-        """Return when the database has responded and has the table, or raise DatabaseUnavailableError."""
+        """Return when the database has responded, has the tables and takes writes; or DatabaseUnavailableError."""
         try:
             async with asyncio.timeout(self.timeouts.ready):
-                await self._pinger.run(lambda reader: reader.fetch(PING, {}))
+                await self._pinger.run(self._look)
         except Exception as error:  # whatever it is, the service cannot do its work
             raise DatabaseUnavailableError(unwrap(error)) from error
+
+    def _look(self, reader: Reader) -> None:
+        for ping in PINGS:
+            reader.fetch(ping, {})
+        if self._file is None:
+            reader.check_writable()
+
+    def _start_threads(self) -> None:
+        """Start as many as there are connections for; on SQLite a connection costs nothing."""
+        short: list[WorkerThreads[Any]] = [self._readers, self._writers]
+        long: list[WorkerThreads[Any]] = [self._scanners, self._exporters, self._importers]
+        if self._file is None:
+            sizes = size_threads(self._alchemy.connections - (self._hosts is not None))  # which one probe of it has
+            if not sizes.has_scanners:
+                self._readers = self._scanners
+                del short[0]
+            if not sizes.has_pinger:
+                self._pinger = self._readers
+            for threads in short:
+                threads.limit(sizes.short)
+            for threads in (*long, self._mergers):
+                threads.limit(sizes.long)
+            self._staged = asyncio.Semaphore(sizes.long)
+            long.append(self._mergers)
+        self._all_threads = [*short, *long, *([] if self._pinger is self._readers else [self._pinger])]
+        for threads in self._all_threads:
+            threads.start()
 
     @asynccontextmanager
     async def open(self, _app: object = None) -> AsyncIterator[None]:
@@ -240,8 +269,7 @@ class Database:
                 self._loop_reader.connect()
             if self._hosts is not None:
                 self._hosts.open()
-            for threads in self._all_threads:
-                threads.start()
+            self._start_threads()
             groups = asyncio.create_task(self._group_commit.run())
             yield
         finally:
@@ -254,10 +282,10 @@ class Database:
             await asyncio.wait([groups], timeout=self.timeouts.close)
         for threads in self._all_threads:
             threads.stop()
-        running: tuple[WorkerThreads[Any], ...] = self._all_threads
+        running = self._all_threads
         while running and time.monotonic() < deadline:
             await asyncio.sleep(0.005)  # in which requests that are cancelled let go of their threads
-            running = tuple(threads for threads in running if threads.is_running)
+            running = [threads for threads in running if threads.is_running]
         if self._loop_reader is not None:
             self._loop_reader.close()
         if self._file is not None:

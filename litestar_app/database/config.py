@@ -19,7 +19,7 @@ from litestar_app.database.failures import Failure, classify, unwrap
 from litestar_app.database.hosts import Hosts
 from litestar_app.exceptions import SettingsError
 from litestar_app.models import Student
-from litestar_app.settings import Settings
+from litestar_app.settings import MIN_CONNECTIONS, Settings
 
 logger = logging.getLogger("litestar_app")
 
@@ -33,6 +33,37 @@ TRANSFERS = 4
 """Threads for exports, and as many for imports, which no slow reader of an export holds up."""
 POOL_SIZE = 2 * THREADS + 2 * (SCANNERS + 2 * TRANSFERS) + 3
 """A connection for each thread and to interrupt the long ones, for the ping, the event loop and the start."""
+
+
+class Sizes(Struct, frozen=True):
+    """How many threads of each kind share the connections; each thread keeps one."""
+
+    short: int
+    """That read, and as many that write."""
+    long: int
+    """That scan, as many that export, and as many that import."""
+    has_scanners: bool = True
+    """Whether scans have threads of their own; else those that do them do all reads."""
+    has_pinger: bool = True
+    """Whether the ping has one; else it takes its turn among the short reads."""
+
+
+ONE_OF_EACH = 5
+"""Connections that a reader, a writer, a scan, an export and an import have, one each."""
+
+
+def size_threads(connections: int) -> Sizes:
+    """Share connections among the threads; two more than one of each kind are for the ping and for interrupts.
+
+    Of what is left, short work gets more than long work.
+    """
+    spare = max(0, connections - ONE_OF_EACH - 2)
+    return Sizes(
+        short=min(THREADS, 1 + spare // 4),
+        long=min(TRANSFERS, 1 + spare // 8),
+        has_scanners=connections >= ONE_OF_EACH,
+        has_pinger=connections > ONE_OF_EACH,
+    )
 
 
 class Timeouts(Struct, frozen=True):
@@ -65,6 +96,9 @@ class AlchemyConfig(SQLAlchemySyncConfig):
     file: sqlite.DatabaseFile | None
     hosts: Hosts | None = None
     """Where there are several."""
+    connections: int = POOL_SIZE
+    """To the database, at most; fewer once a server has granted fewer to all workers."""
+    workers: int = 1
 
     @property
     def is_sqlite(self) -> bool:
@@ -108,6 +142,9 @@ class AlchemyConfig(SQLAlchemySyncConfig):
         backend = sqlite if self.is_sqlite else mysql
         tables = Student.metadata.sorted_tables
         with self.get_engine().begin() as connection:
+            if not self.is_sqlite:
+                mysql.check_server(connection)
+                self._fit(mysql.read_granted(connection))
             backend.check_table(connection)
             if not self.is_sqlite:  # there a table that is created stays, whatever happens next
                 _check_rights(connection, tables)
@@ -122,6 +159,18 @@ class AlchemyConfig(SQLAlchemySyncConfig):
                 _check_row(connection)
         if self.is_sqlite:
             sqlite.enable_wal(self.get_engine())
+
+    def _fit(self, granted: int) -> None:
+        """Use no more connections than the server grants the workers of this service, if they are the only ones."""
+        fitting = max(MIN_CONNECTIONS, granted // self.workers)
+        if fitting >= self.connections:
+            return
+        if size_threads(fitting) != size_threads(self.connections):
+            reason = (
+                "The database server grants %s connections: this process uses %s, not %s (MAX_DATABASE_CONNECTIONS)"
+            )
+            logger.warning(reason, granted, fitting, self.connections)
+        self.connections = fitting
 
 
 def _create_index(connection: Connection, index: Index) -> None:
@@ -189,7 +238,9 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
         connection_string=settings.url.render_as_string(hide_password=False),
         engine_config=sqlite.engine_config(POOL_SIZE, timeouts.lock)
         if is_sqlite
-        else mysql.engine_config(POOL_SIZE, timeouts.lock, timeouts.socket),
+        else mysql.engine_config(
+            settings.max_database_connections, timeouts.lock, timeouts.socket, pool_timeout=timeouts.ready
+        ),
         # its listeners cost a tenth of a write, and nothing here uses what they do
         session_config=SyncSessionConfig(
             autoflush=False, expire_on_commit=False, info={"enable_cache_listener": False}
@@ -211,5 +262,6 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
     if config.file is not None:
         sqlite.set_up(engine, config.file)
     else:
-        config.hosts = mysql.set_up(engine, settings.hosts, timeouts.probe, timeouts.stable)
+        config.hosts = mysql.set_up(engine, settings.hosts, timeouts.probe, timeouts.stable, timeouts.lock)
+        config.connections, config.workers = settings.max_database_connections, settings.workers
     return config

@@ -1,5 +1,6 @@
 """Every error code of SQLite, MySQL and MariaDB that means something to this service: what it is, and what follows."""
 
+import re
 import sqlite3
 from enum import Enum
 from typing import NoReturn
@@ -23,9 +24,9 @@ from litestar_app.exceptions import (
 class Failure(Enum):
     """What an error of the database is."""
 
-    CONTENTION = "another transaction is in the way: the unit of work is run again"
-    OUTAGE = "the database is full, unreachable or restarting: 503, and at start it is waited for"
-    REFUSED = "no right, no such database: the start fails; a service that runs responds 503"
+    CONTENTION = "another transaction is in the way: the unit of work is retried"
+    OUTAGE = "the database is full, busy, read-only, unreachable or restarting: 503; a start waits for it"
+    REFUSED = "a right, a table, a column or a setting is in the way: the start fails; a running service responds 503"
     CONSTRAINT = "a constraint is violated: 409"
     VALUE = "a value does not fit its column: 422"
     DEFECT = "anything else: 500"
@@ -47,37 +48,57 @@ SQLITE = {
 }  # fmt: skip
 """Primary result codes."""
 
+NOT_THERE = re.compile("no such (table|column)|has no column named")
+"""What SQLite says of a table or a column that is missing; it has no code for that."""
+NO_ROOM = {1040, 1203, 1226}
+"""Codes of a server that has given out all connections: of its own, or of the account."""
 MYSQL = {
     **dict.fromkeys([
         1205,  # lock wait timeout
-        1213,  # deadlock; a Galera cluster says it at COMMIT too
+        1213, 3058, 3132,  # deadlock; a Galera cluster reports it at COMMIT too
         1020,  # the row has changed since it was read
+        1412,  # the table has changed since the transaction began
         3572,  # the lock of a row, for a statement that does not wait
-        3100, 3101,  # Group Replication has rolled back what was to be committed
+        3101,  # Group Replication has rolled back what was to be committed
         1050, 1061,  # another process has just created this table or index
     ], Failure.CONTENTION),
     **dict.fromkeys([
-        0, 2002, 2003, 2005, 2006, 2013, 2014, 2026, 2055, 1053, 1927, 3169, 4031,  # no connection, or not any more
-        1037, 1038, 1040, 1041, 1135, 1203, 1206, 1226, 1637,  # out of connections, threads, memory or locks
+        1053, 1080, 1927, 3168, 3169, 4031, 4081, 4082,  # the server ends, or has ended the connection
+        1042, 1043, 1129, *range(1152, 1162), 1184,  # network; also a packet above max_allowed_packet, 1153
+        *NO_ROOM, 1037, 1038, 1041, 1135, 1206, 1637, 3015, 3044, 3170, 3950, 3985,  # out of threads, memory or locks
         1047,  # a cluster node without quorum
-        3, 1021, 1026, 1030, 1114, 1180,  # disk full
-        167, 1467,  # no ids left
-        1129, 1152, 1158, 1159, 1160, 1161,  # network
-        1290, 1792, 1836, 3032,  # read-only, offline
-        1105, 1598,  # COMMIT has failed: a transaction is too large for a cluster, or the binary log
-        1317, 1969, 3024,  # interrupted
+        3781, 3782, 3796, 3797, 3798, 4094,  # Group Replication elects a primary, or waits for its members
+        1015, 1016, 1021, 1024, 1026, 1030, 1114, 1180, 1810, 1811, 1878, 3019, 3675,  # disk full, or its errors
+        1467,  # no ids left
+        1036, 1290, 1792, 1836, 1874, 1881, 3032, 3989, 4049,  # read-only, offline
+        1105, 1197, 1598, 1705, 3100, 3230, 3231,  # COMMIT failed: too large for a cluster or for the binary log
+        1028, 1317, 1931, 1969, 3024, 3699,  # interrupted
     ], Failure.OUTAGE),
     **dict.fromkeys([
-        1044, 1045, 1130, 1142, 1143, 1227, 1251, 1698, 1820, 1862, 2054, 2059, 2061, 3118, 3159, 4151,  # access
-        1049, 1146,  # no such database, no such table
+        1044, 1045, 1130, 1142, 1143, 1227, 1698, 1820, 1862, 3118, 3159, 3955, 4150, 4151,  # access
+        1251, 1524, 2049, 2054, 2059, 2061,  # a way to log in that the server or the driver does not have
+        1046, 1049, 1054, 1146,  # no such database, table or column
+        1104, 1175, 1193, 1267, 1270, 1271, 1665, 3057, 3899,  # settings, of the server or of a table
     ], Failure.REFUSED),
     **dict.fromkeys([
-        1062, 1048, 1364, 1216, 1217, 1451, 1452,  # unique, not null, no default, foreign key
-        1526, 1644, 3819, 4025,  # no partition, SIGNAL of a trigger, CHECK of MySQL and of MariaDB
+        1022, 1062, 1169, 1557, 1586, 1761, 1762, 1859,  # unique
+        1048, 1364, 3673,  # not null, no default
+        1216, 1217, 1451, 1452, 3008,  # foreign key
+        1369, 1526, 1644, 1748, 3819, 4025,  # CHECK, of a view too; no partition; SIGNAL of a trigger
     ], Failure.CONSTRAINT),
-    **dict.fromkeys([1264, 1265, 1292, 1365, 1366, 1406, 1690], Failure.VALUE),
+    **dict.fromkeys([
+        1138, 1263, 1264, 1265, 1292, 1300, 1365, 1366, 1367, 1406, 1411, 1416, 1441, 1525, 1690, 1916, 1917, 1918,
+        3155, 3156, 3752, 3854, 3903, 3904, 3907, 3988,
+    ], Failure.VALUE),
+    **dict.fromkeys([
+        1064, 1065, 1149,  # syntax
+        1052, 1055, 1056, 1057, 1058, 1066, 1093, 1096, 1110, 1111, 1136, 1137, 1140, 1210, 1222, 1241, 1242, 1247,
+        1248, 1250, 1582, 1583,  # a statement that no server understands, whatever its tables and settings
+    ], Failure.DEFECT),
 }  # fmt: skip
-"""Codes of the server (below 2000, and from 3000 on) and of the client library."""
+"""Codes of MySQL and MariaDB. What is not here follows the rules of `_classify_code`."""
+NO_SQL_NUMBER = "can not be used with MySQL"
+"""What both drivers say of an infinity or a NaN, without a code."""
 
 OURS: dict[type[BaseException], str] = {
     CommitUnknownError: "commit_unknown",
@@ -93,10 +114,15 @@ CLOSED_AGAIN = "This connection is closed"
 """What SQLAlchemy's pool says where the database host has changed twice while a connection was taken."""
 MYSQL_MODULES = {"pymysql.err", "MySQLdb", "MySQLdb._exceptions"}
 """Where the drivers have their exceptions."""
-MYSQL_LOST = {0, 1047, 1053, 1927, 2006, 2013, 2014, 2055, 3169, 4031}
-"""Codes after which the connection cannot be used any more."""
-OF_ONE_STATEMENT = {3, 167, 1021, 1026, 1030, 1105, 1114, 1180, 1206, 1317, 1467, 1598, 1969, 3024}
-"""Codes of outages in which another statement may succeed: a full disk or table, no ids left, an interrupt."""
+MYSQL_LOST = {0, 1047, 1053, 1080, *range(1152, 1162), 1184, 1317, 1927, 2006, 2013, 2014, 2055, 3169, 4031, 4081, 4082}
+"""Codes after which the connection cannot be used any more. 1317: MySQL reports a KILL of the connection by it too."""
+OF_ONE_STATEMENT = {
+    1021, 1024, 1026, 1028, 1030, 1105, 1114, 1153, 1180, 1197, 1206, 1317, 1467, 1598, 1705, 1810, 1811, 1878, 1931,
+    1969, 3019, 3024, 3100, 3230, 3231, 3675, 3699,
+}  # fmt: skip
+"""Codes of outages in which another statement may succeed: a full disk or table, an interrupt, too much at once."""
+FILE_ERRORS = range(1, 1000)
+"""Codes of files and of the storage engine, such as 3 for a full disk."""
 CLIENT_ERRORS = range(2000, 3000)
 """Codes of the drivers, which know nothing of what the server does meanwhile."""
 ERROR_DURING_COMMIT, OF_GALERA = 1180, "provider status"
@@ -118,14 +144,28 @@ def classify(error: BaseException) -> Failure:
     if isinstance(original, RetryTransactionError):
         return Failure.CONTENTION
     if isinstance(original, sqlite3.Error):
-        if "no such table" in str(original):  # which has no code of its own
+        if NOT_THERE.search(str(original)):
             return Failure.REFUSED
         return SQLITE.get(_sqlite_code(original), Failure.DEFECT)
     is_closed = isinstance(original, InvalidRequestError) and str(original) == CLOSED_AGAIN
     if is_closed or isinstance(original, (PoolTimeoutError, OSError)):  # no free connection; a socket, or the file
         return Failure.OUTAGE
+    if NO_SQL_NUMBER in str(original) and type(original).__module__ in MYSQL_MODULES:
+        return Failure.VALUE
     code = _mysql_code(original)
-    return Failure.DEFECT if code is None else MYSQL.get(code, Failure.DEFECT)
+    return Failure.DEFECT if code is None else _classify_code(code)
+
+
+def _classify_code(code: int) -> Failure:
+    """Classify a code of MySQL or MariaDB, of the server or of the driver.
+
+    What the table does not have is decided by who reports it. A driver has no connection, or not any more; a file or
+    the storage engine fails. Anything else is refused by the server: by a right, a table or a column that is missing or
+    has changed, or by a setting. The statements are tested; so a code that is not known is not a defect of theirs.
+    """
+    if code in MYSQL:
+        return MYSQL[code]
+    return Failure.OUTAGE if code == 0 or code in FILE_ERRORS or code in CLIENT_ERRORS else Failure.REFUSED
 
 
 def is_lost(error: BaseException) -> bool:
@@ -141,7 +181,8 @@ def is_of_one_statement(error: BaseException) -> bool:
     original = unwrap(error)
     if isinstance(original, sqlite3.Error):
         return _sqlite_code(original) == sqlite3.SQLITE_FULL
-    return _mysql_code(original) in OF_ONE_STATEMENT
+    code = _mysql_code(original)
+    return code is not None and (code in OF_ONE_STATEMENT or code in FILE_ERRORS)
 
 
 def raise_translated(error: BaseException) -> NoReturn:
@@ -158,7 +199,7 @@ def raise_translated(error: BaseException) -> NoReturn:
         metrics.ERRORS.labels(failure.name.lower()).inc()
         match failure:
             case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
-                raise DatabaseUnavailableError(unwrap(error)) from error
+                raise DatabaseUnavailableError(_get_reason(error)) from error
             case Failure.CONSTRAINT:
                 raise ConstraintError from error
             case Failure.VALUE:
@@ -169,6 +210,15 @@ def raise_translated(error: BaseException) -> NoReturn:
         raise error
     finally:
         del error  # or the frames of its traceback, with all that an import holds, would stay until they are collected
+
+
+def _get_reason(error: BaseException) -> object:
+    """Return what a log may say: not the words of a code that is not known, which may be those of a trigger."""
+    original = unwrap(error)
+    code = _mysql_code(original)
+    if code is None or code in MYSQL or _classify_code(code) is not Failure.REFUSED:
+        return original
+    return f"the database server refuses a statement, with the code {code}"
 
 
 def raise_if_commit_unknown(error: BaseException) -> None:

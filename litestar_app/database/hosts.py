@@ -18,8 +18,20 @@ logger = logging.getLogger("litestar_app")
 
 PROBE_TIMEOUT = 2.0
 """Seconds that a host has for a response to a probe."""
-CANNOT_CONNECT, NOT_READY, READ_ONLY = 2003, 1047, 1290
+CANNOT_CONNECT, NOT_READY, READ_ONLY, INNODB_READ_ONLY, DENIED = 2003, 1047, 1290, 1874, 1142
 """Codes of errors."""
+READ_ONLY_VARIABLES = ("read_only", "transaction_read_only", "tx_read_only")
+"""Of them, MySQL and MariaDB have the first and one of the others. `super_read_only` switches the first on too."""
+VARIABLES = (
+    *READ_ONLY_VARIABLES,
+    "innodb_read_only",  # a replica of Aurora has this alone
+    "wsrep_on",
+    "wsrep_reject_queries",
+    "group_replication_group_name",
+    "group_replication_unreachable_majority_timeout",
+)
+ASK_VARIABLES = f"SHOW GLOBAL VARIABLES WHERE Variable_name IN {VARIABLES}"
+ASK_MEMBERS = "SELECT member_id = @@server_uuid, member_state FROM performance_schema.replication_group_members"
 
 
 class Hosts:
@@ -184,21 +196,50 @@ class Hosts:
 
 
 def check_ready(connection: Any) -> None:
-    """Raise OperationalError where a server responds, but is not to be used.
+    """Raise OperationalError if a server responds, but is not to be used.
 
     A node of a Galera cluster without the majority responds to a ping and to SELECT 1, and reads old rows if told to.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'wsrep_on', 'wsrep_reject_queries')")
+        cursor.execute(ASK_VARIABLES)
         variables = dict(cursor.fetchall())
-        if variables.get("read_only", "OFF") != "OFF":
-            raise _error(READ_ONLY, "it is read-only")
+        if variables.get("innodb_read_only", "OFF") != "OFF":
+            raise _error(INNODB_READ_ONLY, "it is read-only: innodb_read_only is not OFF")
+        for name in READ_ONLY_VARIABLES:
+            if variables.get(name, "OFF") != "OFF":
+                raise _error(READ_ONLY, f"it is read-only: {name} is not OFF")
         if variables.get("wsrep_on") == "ON":  # pragma: no cover  tests/faults/test_cluster.py has the cluster for it
             cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep_ready'")
             if cursor.fetchone() != ("wsrep_ready", "ON"):
                 raise _error(NOT_READY, "wsrep_ready is not ON")
             if variables.get("wsrep_reject_queries", "NONE") != "NONE":
                 raise _error(NOT_READY, "wsrep_reject_queries is not NONE")
+        if variables.get("group_replication_group_name"):
+            _check_group(cursor, variables.get("group_replication_unreachable_majority_timeout", "0"))
+
+
+def _check_group(cursor: Any, timeout: str) -> None:
+    """Raise OperationalError for a member of Group Replication that is not online, or cut off from the majority.
+
+    A primary without the majority reads, and its COMMIT hangs, unless it gives up after a timeout of its own.
+    """
+    try:
+        cursor.execute(ASK_MEMBERS)
+    except Exception as error:
+        if error.args[:1] != (DENIED,):
+            raise
+        if timeout == "0":
+            raise _error(
+                NOT_READY,
+                "it may be cut off from its group: GRANT SELECT ON performance_schema.replication_group_members, "
+                "or set group_replication_unreachable_majority_timeout",
+            ) from None
+        return
+    members = cursor.fetchall()
+    if "ONLINE" not in [state for is_this, state in members if is_this]:
+        raise _error(NOT_READY, "it is not ONLINE in its group")
+    if 2 * sum(state == "UNREACHABLE" for _, state in members) >= len(members):
+        raise _error(NOT_READY, "it is cut off from the majority of its group")
 
 
 def _error(code: int, reason: str) -> Exception:

@@ -3,55 +3,94 @@
 import contextlib
 import math
 import re
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from advanced_alchemy.extensions.litestar import EngineConfig
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from litestar_app.database.hosts import Hosts
+from litestar_app.database.failures import NO_ROOM
+from litestar_app.database.hosts import READ_ONLY, Hosts, check_ready
 from litestar_app.database.sqlite import raise_for_columns
+from litestar_app.exceptions import SettingsError
 from litestar_app.settings import MYSQLDB, Host
 
 NO_SUCH_TABLE = {1146}
 TOO_LONG_FOR_INDEX = {1071, 1170}  # a VARCHAR of a thousand characters, a TEXT
+GENERATED = re.compile("(VIRTUAL|STORED|PERSISTENT) GENERATED")
+GIVEN = re.compile(f"auto_increment|DEFAULT_GENERATED|{GENERATED.pattern}")
+"""What the server says of a column that has a value without being given one, beside its default."""
 MAX_IDLE = 60
 """Seconds after which a connection that nobody has used is replaced.
 
 Less than a server's wait_timeout; and firewalls forget connections, some after four minutes, without a word to anybody.
 """
+WAIT_TIMEOUT = 150
+"""Seconds after which the server ends a session that does nothing, and releases its locks: of a service that is frozen,
+or whose machine is gone. Twice as long as a connection is kept idle."""
 WRITE_TIMEOUT = 120
 """Seconds for which the server waits for an export to take its rows; longer than for its client to do so."""
 INDEX_TIMEOUT = 3600
 """Seconds that making an index may take, which is minutes for ten million students."""
 CONNECT_TIMEOUT = 5
 """Seconds that opening the socket may take."""
+TRY_AGAIN = 0.1
+"""Seconds between two tries to connect to a server that has given out all connections."""
+UNSUPPORTED = {
+    "tidb": "TiDB, whose ids do not ascend across its servers, so that an undo could miss entries",
+    "vitess": "Vitess, whose ids and locks are those of one shard",
+}
+"""Servers that speak MySQL's protocol and cannot be used, by a word of their version."""
+SETTINGS = {
+    "sql_mode": "'TRADITIONAL'",
+    "sql_safe_updates": "0",  # or an UPDATE of staged rows is an error, 1175
+    "sql_big_selects": "1",  # or max_join_size makes a long list an error, 1104
+    "sql_select_limit": "18446744073709551615",  # or a list and an export would end early, without an error
+    "completion_type": "0",  # or COMMIT could end the session
+    "net_write_timeout": str(WRITE_TIMEOUT),
+    "wait_timeout": str(WAIT_TIMEOUT),
+}
+"""Variables of every session, whatever the server has for others. MySQL 8.0 to 9 and MariaDB have all of them."""
+
+_urgent = threading.local()
+"""Whether this thread waits for no connection, in its attribute `is_on`."""
 
 
-def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float) -> EngineConfig:
-    """Configure the engine; a statement waits `lock_timeout` seconds, at least one, for a lock of another session."""
-    seconds = max(1, round(lock_timeout))
+def engine_config(pool_size: int, lock_timeout: float, socket_timeout: float, pool_timeout: float) -> EngineConfig:
+    """Configure the engine, of `pool_size` connections at most; one that is free is waited for `pool_timeout` seconds.
+
+    A statement waits `lock_timeout` seconds, at least one, for a lock of another session.
+    """
+    seconds = str(max(1, round(lock_timeout)))
+    variables = SETTINGS | {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
     return EngineConfig(
         connect_args={
             "charset": "utf8mb4",
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": socket_timeout,
             "write_timeout": socket_timeout,
-            "init_command": "SET SESSION sql_mode='TRADITIONAL', "
-            f"innodb_lock_wait_timeout={seconds}, lock_wait_timeout={seconds}, net_write_timeout={WRITE_TIMEOUT}",
+            "init_command": "SET SESSION " + ", ".join(f"{name}={value}" for name, value in variables.items()),
         },
         isolation_level="READ COMMITTED",  # no gap locks, which would make unrelated writes wait for each other
         pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=max(1, round(pool_timeout)),
         pool_pre_ping=True,
         pool_recycle=MAX_IDLE,
         hide_parameters=True,
     )
 
 
-def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_after: float) -> Hosts | None:
-    """Set up every connection of an engine; return the hosts where there are several."""
+def set_up(
+    engine: Engine, addresses: Sequence[Host], interval: float, stable_after: float, patience: float
+) -> Hosts | None:
+    """Set up every connection of an engine; return the hosts where there are several.
+
+    While a server has given out all connections, another one is tried for `patience` seconds.
+    """
     hosts = Hosts(addresses, interval, stable_after) if len(addresses) > 1 else None
 
     def connect(dialect: Dialect, _record: object, _arguments: object, given: dict[str, Any]) -> Any:
@@ -59,9 +98,13 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
             given["password"] = given["password"].encode()  # in UTF-8; PyMySQL would encode a text as Latin-1
         if dialect.driver == MYSQLDB:  # pragma: no cover  tests with TEST_MYSQL_SCHEME; it takes whole seconds only
             given |= {name: math.ceil(given[name]) for name in ("read_timeout", "write_timeout")}
-        if hosts is None:
-            return None
-        return hosts.connect(lambda **others: dialect.connect(**{**given, **others}))
+
+        def open_connection() -> Any:
+            if hosts is None:
+                return dialect.connect(**given)
+            return hosts.connect(lambda **others: dialect.connect(**{**given, **others}))
+
+        return _wait_for_room(open_connection, 0 if getattr(_urgent, "is_on", False) else patience)
 
     def forget_rows(dbapi_connection: Any, _record: object, _error: object) -> None:
         """Keep PyMySQL from reading the rest of a result, and failing, when the result is deleted after its socket."""
@@ -81,6 +124,28 @@ def set_up(engine: Engine, addresses: Sequence[Host], interval: float, stable_af
     if hosts is not None:
         event.listen(engine, "checkout", lambda dbapi_connection, _record, _proxy: hosts.check(dbapi_connection))
     return hosts
+
+
+def _wait_for_room(open_connection: Callable[[], Any], seconds: float) -> Any:
+    """Open a connection, once the server has one to give."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return open_connection()
+        except Exception as error:
+            if not error.args or error.args[0] not in NO_ROOM or time.monotonic() > deadline:
+                raise
+        time.sleep(TRY_AGAIN)
+
+
+@contextlib.contextmanager
+def without_waiting() -> Iterator[None]:
+    """Have this thread fail at once when the server has no connection to give."""
+    _urgent.is_on = True
+    try:
+        yield
+    finally:
+        _urgent.is_on = False
 
 
 @contextlib.contextmanager
@@ -109,18 +174,52 @@ def shorten_lock_wait(connection: Connection) -> None:
         cursor.execute("SET SESSION innodb_lock_wait_timeout=1, lock_wait_timeout=1")
 
 
+def check_server(connection: Connection) -> None:
+    """Raise SettingsError for a server that speaks MySQL's protocol and gives less than this service needs."""
+    versions = " ".join(map(str, connection.exec_driver_sql("SELECT VERSION(), @@version_comment").one())).lower()
+    for word, what in UNSUPPORTED.items():
+        if word in versions:
+            raise SettingsError(f"it is {what}; expected MySQL 8.0.22 or newer, or MariaDB 10.6 or newer")
+
+
+def read_granted(connection: Connection) -> int:
+    """Return how many connections the server grants the user."""
+    limits = connection.exec_driver_sql("SELECT @@max_user_connections, @@max_connections").one()
+    return int(min(limit for limit in limits if limit > 0))
+
+
+def check_writable(connection: Any) -> None:
+    """Raise what a write would fail with on a server that is read-only, or not to be used for another reason.
+
+    A user with the right to do so writes on one that is read-only for others.
+    """
+    try:
+        check_ready(connection)
+    except Exception as error:
+        if error.args[:1] != (READ_ONLY,):
+            raise
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE students SET cgpa = cgpa WHERE 1 = 0")
+
+
 def check_table(connection: Connection) -> None:
     """Raise SettingsError for a `students` table that cannot be served as it is."""
     engines = connection.exec_driver_sql(
         "SELECT table_name, engine FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name IN ('students', 'idempotency_keys', 'history', 'imports')"
     ).all()
+    columns = connection.exec_driver_sql(
+        "SELECT column_name, column_type, is_nullable, column_default, column_key, extra "
+        "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'students'"
+    ).all()
+    raise_for_table([tuple(row) for row in engines], [tuple(row) for row in columns])
+
+
+def raise_for_table(engines: Sequence[tuple[Any, ...]], described: Sequence[tuple[Any, ...]]) -> None:
+    """Raise SettingsError for tables with these engines, and `students` with these columns, as the server has them."""
     columns = {
-        name: (kind, is_nullable == "NO" and default is None and "auto_increment" not in extra, key, extra)
-        for name, kind, is_nullable, default, key, extra in connection.exec_driver_sql(
-            "SELECT column_name, column_type, is_nullable, column_default, column_key, extra "
-            "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = 'students'"
-        )
+        name: (kind, is_nullable == "NO" and default is None and not GIVEN.search(extra), key, extra)
+        for name, kind, is_nullable, default, key, extra in described
     }
     problems = [
         f"{table} has the engine {engine}, without transactions: ALTER TABLE {table} ENGINE=InnoDB"
@@ -130,7 +229,7 @@ def check_table(connection: Connection) -> None:
     problems += [
         f"column {name} is generated"
         for name, (*_, extra) in columns.items()
-        if re.search("(VIRTUAL|STORED|PERSISTENT) GENERATED", extra) and name in {"name", "department", "cgpa"}
+        if GENERATED.search(extra) and name in {"name", "department", "cgpa"}
     ]
     problems += [
         f"column {name} is {columns[name][0].upper()}; expected VARCHAR or TEXT"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from sqlalchemy import CompoundSelect, Connection, Delete, Dialect, Engine, Insert, Select, Update
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from litestar_app.database import mysql
 from litestar_app.database.failures import Failure, classify, is_lost
@@ -61,11 +62,12 @@ def compile_statements(statements: Iterable[Select[Any]], engine: Engine) -> dic
 
 def interrupt(dbapi_connection: Any, engine: Engine) -> None:
     """Stop the statement that another thread runs on a connection of a driver; it may block."""
-    with contextlib.suppress(sqlite3.ProgrammingError, DBAPIError):  # its thread has closed it meanwhile
+    # its thread has closed it meanwhile, or all connections are in use
+    with contextlib.suppress(sqlite3.ProgrammingError, DBAPIError, PoolTimeoutError):
         if isinstance(dbapi_connection, sqlite3.Connection):
             dbapi_connection.interrupt()
         else:
-            with engine.connect() as other:
+            with mysql.without_waiting(), engine.connect() as other:
                 host, _ = cast("Any", other.connection.dbapi_connection).session
                 if host == dbapi_connection.session[0]:  # else its number is somebody else's there
                     other.exec_driver_sql(f"KILL {dbapi_connection.session[1]}")
@@ -115,6 +117,14 @@ class Reader:
                 raise
         try:
             return self._execute(statement, values)
+        except Exception:
+            self.close()
+            raise
+
+    def check_writable(self) -> None:
+        """Raise what a write would fail with at the moment, as far as a server of MySQL tells."""
+        try:
+            mysql.check_writable((self._connection or self.connect()).connection.dbapi_connection)
         except Exception:
             self.close()
             raise

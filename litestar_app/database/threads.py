@@ -62,6 +62,10 @@ class WorkerThreads(Generic[R]):
         ]
         self._is_open = self._is_stopped = False
 
+    def limit(self, count: int) -> None:
+        """Have no more threads than this, from the start on."""
+        del self._threads[count:]
+
     def start(self) -> None:
         """Start all threads, or raise RuntimeError."""
         for thread in self._threads:

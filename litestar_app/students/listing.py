@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+import math
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -11,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, Self, cast
 
 import msgspec
 from msgspec import Meta, Struct
-from sqlalchemy import ColumnElement, LargeBinary, Select, Table, and_, func, or_, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, Table, and_, false, func, or_, select
 from sqlalchemy import cast as sql_cast
 
 from litestar_app.exceptions import InvalidQueryError
@@ -195,6 +197,8 @@ def create_listing(  # noqa: PLR0913  the parameters of the route
     if cursor is None:
         return Listing(filters=given, sort=keys, limit=limit, offset=offset or 0, count=count)
     position = Cursor.decode(cursor)
+    if not _is_possible(position):
+        raise InvalidQueryError("query parameter 'cursor': damaged; take it from a Link header as it is")
     if offset is not None:
         raise InvalidQueryError("query parameter 'offset': not possible beside a cursor")
     if sort is not None and keys != parse_sort(position.sort):
@@ -210,6 +214,14 @@ def create_listing(  # noqa: PLR0913  the parameters of the route
         is_backward=position.is_backward,
         boundary=position.boundary,
     )
+
+
+def _is_possible(cursor: Cursor) -> bool:
+    """Tell whether this service may have written a cursor: a filter is finite, and no CGPA is NaN."""
+    filters, boundary = cursor.filters, cursor.boundary
+    limits = [limit for limit in (filters.cgpa_min, filters.cgpa_max) if limit is not None]
+    cgpa = None if boundary is None else boundary.cgpa
+    return all(map(math.isfinite, limits)) and not (cgpa is not None and math.isnan(cgpa))
 
 
 def _check_filters(filters: Filters) -> None:
@@ -263,7 +275,7 @@ def select_count(filters: Filters) -> Select[Any]:
 def _find_spans(keys: Sequence[SortKey], boundary: Boundary) -> Iterator[list[ColumnElement[bool]]]:
     """Find the ranges of an index that lie behind the boundary, itself included; NULL is the lowest value."""
     for last in reversed(range(len(keys))):
-        shared = [STUDENTS.c[key.column] == getattr(boundary, key.column) for key in keys[:last]]
+        shared = [_is_equal(STUDENTS.c[key.column], getattr(boundary, key.column)) for key in keys[:last]]
         column, value = STUDENTS.c[keys[last].column], getattr(boundary, keys[last].column)
         is_descending = keys[last].is_descending
         if column.name == "id":
@@ -271,9 +283,28 @@ def _find_spans(keys: Sequence[SortKey], boundary: Boundary) -> Iterator[list[Co
         elif value is None and not is_descending:
             yield [*shared, column.is_not(None)]
         elif value is not None:
-            yield [*shared, column < value if is_descending else column > value]
+            yield [*shared, _is_below(column, value) if is_descending else _is_above(column, value)]
             if is_descending:
                 yield [*shared, column.is_(None)]
+
+
+def _is_equal(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    """Compare without naming an infinity, which MySQL does not have and SQLite has no literal for."""
+    if value == math.inf:
+        return column > sys.float_info.max
+    return column < -sys.float_info.max if value == -math.inf else column == value
+
+
+def _is_below(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    if value == math.inf:
+        return column <= sys.float_info.max
+    return false() if value == -math.inf else column < value
+
+
+def _is_above(column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    if value == -math.inf:
+        return column >= -sys.float_info.max
+    return false() if value == math.inf else column > value
 
 
 def _is_one_of(column: ColumnElement[str], texts: Sequence[str]) -> ColumnElement[bool]:

@@ -63,7 +63,11 @@ CACHE = 64 * 1024
 STAGED_COLUMNS = ("number", "id", *FIELDS, "given", "emptied")
 KEYS: dict[Match, str] = {"id": "id", "name,department": "name, department"}
 """What two rows of the same student have in common."""
-MERGE_LOCK = "SELECT GET_LOCK(CONCAT(DATABASE(), '.import'), 5)"
+MERGE_LOCK = (
+    "SELECT GET_LOCK(IF(CHAR_LENGTH(DATABASE()) > 57, SHA2(DATABASE(), 256), CONCAT(DATABASE(), '.import')), 5)"
+)
+"""Of at most 64 characters, as MySQL wants it; the hash of a database's name has as many. Older releases know the other
+form only, so that it stays."""
 MERGE_LOCK_TRIES = 12
 """Imports on MySQL take turns, or each would create the students whom the other has not committed yet. How often five
 seconds are waited for that: longer than a hung server may let one statement wait."""
@@ -86,6 +90,9 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Mat
     cursor.execute(str(CreateTable(STAGED).compile(dialect=dialect)))
     if dialect.name == "sqlite":
         cursor.execute(f"PRAGMA cache_size=-{CACHE}")
+    else:
+        cursor.execute("SELECT @@max_allowed_packet")
+        cursor.max_stmt_length = min(cursor.max_stmt_length, cursor.fetchone()[0] // 2)  # of many rows at once
     cursor.execute("BEGIN")
     for rows in batches:
         cursor.executemany(statement, rows)

@@ -18,7 +18,7 @@ from litestar_app.database import Database
 from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.idempotency import IdempotencyStore
-from litestar_app.transfer.formats import ImportRow, Kind, Match, RowError, Table, open_table, validate, write_rejected
+from litestar_app.transfer.formats import Batch, Kind, Match, RowError, Table, open_table, validate, write_rejected
 from litestar_app.transfer.merge import Merge, stage
 from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 
@@ -53,6 +53,8 @@ class Staged(Struct):
     table: Table
     rejected: int = 0
     errors: list[ImportProblem] = []
+    has_sent: bool = False
+    """Whether a row has cells that may be right as they were sent, if a student is stored so."""
 
     def add(self, errors: list[RowError]) -> None:
         """Count the rows with errors, and keep some."""
@@ -122,7 +124,8 @@ class ImportService:
                 return report
 
     def _merge(self, session: Session, staged: Staged, options: ImportOptions, who: str, limit: int | None) -> Report:
-        merge = Merge(session, options.match, is_rounded=staged.table.kind in SPREADSHEETS)
+        is_rounded = staged.table.kind in SPREADSHEETS
+        merge = Merge(session, options.match, is_rounded=is_rounded, has_sent=staged.has_sent)
         merge.compare()
         counts = merge.count()
         errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
@@ -130,12 +133,13 @@ class ImportService:
             **{**counts, "rejected": counts["rejected"] + staged.rejected},
             dry_run=options.dry_run,
             blank=staged.table.blank,
+            above_header=staged.table.above_header,
             ignored_columns=staged.table.ignored_columns,
             changes=merge.find_changes(MAX_LISTED) if options.dry_run else [],
             errors=errors[:limit],
         )
         if report.rejected and options.mode == "all":
-            raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, duplicates=0))
+            raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, renamed=0, duplicates=0))
         if not options.dry_run:
             log = self._history.begin_import(session, who)
             merge.write(counts["created"], log)
@@ -166,11 +170,12 @@ def _explain(file: BinaryIO, options: ImportOptions, report: Report) -> Iterator
         yield row, "; ".join(f"{error.column}: {error.detail}" if error.column else error.detail for error in errors)
 
 
-def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[list[ImportRow]]:
+def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[Batch]:
     for batch in validate(staged.table, match):
         staged.add(batch.errors)
+        staged.has_sent = staged.has_sent or bool(batch.sent)
         report_progress(staged.table.row)
-        yield batch.rows
+        yield batch
 
 
 def _count(report: Report, outcome: str) -> None:

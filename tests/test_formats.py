@@ -20,12 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litestar_app.exceptions import FileError, FileTooLargeError, InvalidFileError, UnsupportedFileError
-from litestar_app.students.schemas import Name
+from litestar_app.students.texts import find_fault, normalize
 from litestar_app.transfer.formats import (
     ImportRow,
     Kind,
     Match,
     RowError,
+    SentRow,
     encode_csv,
     encode_csv_header,
     encode_ndjson,
@@ -35,7 +36,7 @@ from litestar_app.transfer.formats import (
     write_xlsx,
 )
 from tests.files import HEADER, change_part, convert, make_formatted_xlsx, make_xlsx
-from tests.test_bodies import CGPA, TEXT
+from tests.test_bodies import BAD_TEXTS, CGPA, EMPTY, TEXT
 
 ID = "an integer, the id of a student, or an empty cell"
 NAMES = [
@@ -68,6 +69,7 @@ class Read:
         self.table = open_table(io.BytesIO(content.encode() if isinstance(content, str) else content), kind, charset)
         batches = list(validate(self.table, match))
         self.rows: list[ImportRow] = [row for batch in batches for row in batch.rows]
+        self.sent: list[SentRow] = [row for batch in batches for row in batch.sent]
         self.errors: list[RowError] = [error for batch in batches for error in batch.errors]
         self.blank, self.ignored = self.table.blank, self.table.ignored_columns
 
@@ -147,7 +149,8 @@ MANY_NAMES = [f'{{"{number}": 1}}' for number in range(1000)]
 BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "empty": ("", None, None, "The file is empty; expected a header with name, department, cgpa"),
     "blank": ("\n \n", None, None, "The file is empty"),
-    "preamble": (f"Students\n\n{COMMA}", None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “Students”"),
+    "long preamble": ("x\n" * 20 + COMMA, None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “x”. The header "),
+    "a title, a column is missing": ("x\nName,x,CGPA\n", None, None, f"Row 2 {NO_HEADER} department and has “Name”"),
     "no header": ("Ananya,CSE,8.9\n", None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “Ananya”, “CSE”"),
     "a column is missing": ("name;cgpa;x\n", None, None, f"Row 1 {NO_HEADER} department and has “name”, “cgpa”, “x”"),
     "a column twice": ("name,department,cgpa,Name \n", None, None, "The column name is there twice; remove or rename"),
@@ -162,10 +165,10 @@ BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "an object": ('{"name": 1}', "json", None, "After element 0: not a JSON array"),
     "two arrays": ("[] []", "json", None, "After element 0: not a JSON array"),
     "no comma": ("[{} {}]", "json", None, "After element 1: not a JSON array"),
-    "trailing comma": ("[{},]", "json", None, "Element 2 is not JSON: Expecting value"),
+    "trailing comma": ("[{},]", "json", None, "Element 2 is not JSON: unexpected text"),
     "array not closed": ("[{},{}", "json", None, "After element 2: the JSON array is not closed"),
-    "element not closed": ('[{},{"a', "json", None, "Element 2 is not JSON: Unterminated string"),
-    "element is broken": ("[{},{'" + ",{}" * 10**6, "json", None, "Element 2 is not JSON: Expecting property name"),
+    "element not closed": ('[{},{"a', "json", None, "Element 2 is not JSON: it ends too early"),
+    "element is broken": ("[{},{'" + ",{}" * 10**6, "json", None, "Element 2 is not JSON: unexpected text"),
     "nested array": ("[" * 200_000, "json", None, "Element 1 is nested too deeply"),
     "too many names": (f"[{','.join(MANY_NAMES)}]", "json", None, "The objects have more than 1,000 different names"),
     "too many columns": (f"id,cgpa{',x' * 999}\n", "csv", None, "The header has more than 1,000 columns"),
@@ -200,7 +203,7 @@ def test_columns_that_a_match_needs(match: Match) -> None:
     assert "; department is missing" in str(reject("id,name,cgpa\n1,a,2\n", match=match))
     read = Read("id,name,department,cgpa\nx,a,b,2\n,,b,2\n", match=match)
     assert (read.rows, read.ignored) == ([(2, None, "a", "b", 2.0, 7, 0)], ["id"])
-    assert read.errors == [RowError(3, "name", "", f"expected {TEXT}")]
+    assert read.errors == [RowError(3, "name", "", EMPTY)]
     read = Read('[{"id": "x", "name": "a", "department": "b", "cgpa": 2}, {"id": 1}]', match=match)
     assert (read.rows, read.ignored) == ([(1, None, "a", "b", 2.0, 7, 0)], ["id"])
     assert [error.detail for error in read.errors] == [f"missing; expected {rule}" for rule in (TEXT, TEXT, CGPA)]
@@ -227,9 +230,9 @@ def test_grade_in_csv(cell: str, cgpa: float | None) -> None:
 
 
 IDS: list[tuple[str, int | None]] = [
-    ("7", 7), (" 07\x1f", 7), ("+7", 7), ("-7", -7), (str(2**63 - 1), 2**63 - 1), ("'-7", -7),
-    (str(2**63), None), ("9" * 5000, None), ("7.0", None), ("7,0", None), ("x", None), ("1_0", None), ("٧", None),
-    ("#N/A", None),
+    ("7", 7), ("7.0", 7), ("7,0", 7), ("7.", 7), ("-7.00", -7), (" 07\x1f", 7), ("+7", 7), ("-7", -7), ("'-7", -7),
+    (str(2**63 - 1), 2**63 - 1), (str(2**63), None), ("9" * 5000, None), ("7.5", None), ("7.01", None),
+    ("7.0.0", None), ("7e0", None), (".0", None), ("x", None), ("1_0", None), ("٧", None), ("#N/A", None),
 ]  # fmt: skip
 
 
@@ -248,14 +251,13 @@ def test_every_problem_of_a_row_is_listed() -> None:
     assert Read(content).errors == [
         RowError(2, None, "filled", STRAY),
         RowError(2, "id", "x", f"expected {ID}"),
-        RowError(2, "name", "n" * 100, f"expected {TEXT}"),
-        RowError(2, "department", "\u202e", f"expected {TEXT}"),
+        RowError(2, "name", "n" * 100, BAD_TEXTS["x" * 101]),
+        RowError(2, "department", "\u202e", BAD_TEXTS["a\u202eb"]),
         RowError(2, "cgpa", "11", f"expected {CGPA}"),
         RowError(3, None, "beyond", STRAY),
-        RowError(3, "name", "", f"expected {TEXT}"),
-        RowError(3, "cgpa", "", f"expected {CGPA}"),
-        RowError(4, "department", "", f"expected {TEXT}"),
-        RowError(4, "cgpa", "", f"expected {CGPA}"),
+        RowError(3, "name", "", EMPTY),
+        RowError(3, "cgpa", "", f"empty; expected {CGPA}"),
+        RowError(4, None, "", "fewer cells than the header has: id, department, cgpa are missing"),
     ]
 
 
@@ -299,9 +301,10 @@ OBJECTS: list[tuple[str, list[tuple[str | None, str, str]]]] = [
     ('{"name": " x ", "department": "y", "cgpa": 1}', []),
     ('{"id": null, "name": "x", "department": "y", "cgpa": 1}', []),
     ('{"id": 1}', []),
-    ('{"name": "", "department": 1, "cgpa": 1}', [("name", "", TEXT), ("department", "1", TEXT)]),
+    ('{"name": "", "department": 1, "cgpa": 1}', [("name", "", EMPTY), ("department", "1", TEXT)]),
     ('{"name": "x", "department": "y", "cgpa": "1"}', [("cgpa", "1", CGPA)]),
-    ('{"id": 1.0, "name": null, "cgpa": true}', [("id", "1.0", ID), ("cgpa", "true", CGPA)]),
+    ('{"id": 1.0}', []),
+    ('{"id": 1.5, "name": null, "cgpa": true}', [("id", "1.5", ID), ("cgpa", "true", CGPA)]),
     ('{"id": 9223372036854775808, "cgpa": [1]}', [("id", "9223372036854775808", ID), ("cgpa", "[1]", CGPA)]),
     ("3", [(None, "3", OBJECT)]),
     ("[{}]", [(None, "[{}]", OBJECT)]),
@@ -593,7 +596,7 @@ def test_rejected_rows_are_written_as_they_were_sent() -> None:
     lines = [
         ["Name", "note", "department", "cgpa", "error"],
         ["x", "'=1+1", "y", "11,5", f"expected {CGPA}"],
-        ["'=x", "a\nb", "", "-8,5", f"{STRAY}; expected {TEXT}; expected {CGPA}", "", "beyond"],
+        ["'=x", "a\nb", "", "-8,5", f"{STRAY}; {EMPTY}; expected {CGPA}", "", "beyond"],
     ]  # fmt: skip
     rejected = read.write_rejected()
     assert list(csv.reader(io.StringIO(rejected.decode(), newline=""), strict=True)) == lines
@@ -605,11 +608,11 @@ def test_rejected_rows_are_written_as_they_were_sent() -> None:
     assert Read(corrected).students == [(None, "x", "y", 1.5), (None, "=x", "y", 8.5)]
 
 
-MISSING = f'"missing; expected {TEXT}; missing; expected {TEXT}; expected {CGPA}"'
-BROKEN = "not JSON: Input data was truncated"
+MISSING = f"missing; expected {TEXT}; missing; expected {TEXT}; expected {CGPA}"
+BROKEN = "not JSON: it ends too early"
 REJECTED: list[tuple[bytes | str, str]] = [
-    (make_xlsx([["id", *HEADER, "x"], [7, "'=x", 101, 11, DAY], [8.5, "x", None, 8.9]]),
-     f'id,name,department,cgpa,x,error\r\n7,\'\'=x,101,11,{DAY},expected {CGPA}\r\n8.5,x,,8.9,,"expected {ID}"\r\n'),
+    (make_xlsx([["id", *HEADER, "x"], [None, "'=x", 101, 11, DAY], [8.5, "x", None, 8.9]]),
+     f'id,name,department,cgpa,x,error\r\n,\'\'=x,101,11,{DAY},expected {CGPA}\r\n8.5,x,,8.9,,"expected {ID}"\r\n'),
     ('[{"a": [1], "name": "=x", "department": "y", "cgpa": "1"}, 3, {"id": 1}]',
      f"id,name,department,cgpa,a,error\r\n,'=x,y,1,[1],expected {CGPA}\r\n3,,,,,\"{OBJECT}\"\r\n"),
     ('{"name": "x", "department": "y", "cgpa": 1}\n{"cgpa": 11, "a": 2}\n{"id": 1\n',
@@ -656,7 +659,7 @@ def test_sheet_without_room_is_an_error() -> None:
     assert file.getvalue() == b""
 
 
-NAME = st.from_regex(str(get_args(Name)[1].pattern), fullmatch=True).map(str.strip)
+NAME = st.text(max_size=120).map(normalize).filter(lambda text: not find_fault(text))
 TEXTS = st.one_of(
     NAME, st.builds(str.__add__, st.sampled_from(["'", "''", "=", "-", "@", "＝"]), st.sampled_from(NAMES))
 )

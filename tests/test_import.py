@@ -28,7 +28,7 @@ from tests.conftest import Rows
 from tests.files import make_xlsx
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, serve_database
-from tests.test_bodies import CGPA, TEXT
+from tests.test_bodies import BAD_TEXTS, CGPA, EMPTY, TEXT
 
 CSV, NDJSON, JSON, XLSX = (
     "text/csv",
@@ -60,7 +60,9 @@ def upload(client: httpx.Client, content: bytes, name: str, kind: str, **params:
 
 def make_report(**members: Any) -> dict[str, Any]:
     """Make a whole report, in the order of its members."""
-    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "duplicates", "blank"), 0)
+    counts = dict.fromkeys(
+        ("created", "updated", "unchanged", "rejected", "renamed", "duplicates", "blank", "above_header"), 0
+    )
     empty: dict[str, Any] = {
         "import": None,
         "dry_run": False,
@@ -75,6 +77,18 @@ def make_report(**members: Any) -> dict[str, Any]:
 
 def make_error(row: int, column: str | None, value: str, detail: str) -> dict[str, Any]:
     return {"row": row, "column": column, "value": value, "detail": detail}
+
+
+def make_change(row: int, before: tuple[Any, ...] | None, after: tuple[Any, ...]) -> dict[str, Any]:
+    """Make the change of a row: of a student with an id, or of a new one, which has none yet."""
+    student_id = None if before is None else before[0]
+    names = ("id", "name", "department", "cgpa")
+    return {
+        "row": row,
+        "id": student_id,
+        "before": None if before is None else dict(zip(names, before, strict=True)),
+        "after": dict(zip(names, (student_id, *after), strict=True)),
+    }
 
 
 def make_problem(status: int, title: str, detail: str, **members: Any) -> dict[str, Any]:
@@ -169,9 +183,8 @@ def test_unknown_id_is_an_error(stored: httpx.Client, read: Callable[[], Rows], 
 
 def test_missing_columns_stay_as_they_are(stored: httpx.Client, read: Callable[[], Rows]) -> None:
     assert_imported(send(stored, "id,cgpa\r\n1,9\r\n2,7.4\r\n"), updated=1, unchanged=1)
-    assert_imported(
-        send(stored, '{"id": 5, "name": "Dorothea"}\n{"id": 1, "cgpa": 9}\n', NDJSON), updated=1, unchanged=1
-    )
+    rows = '{"id": 5, "name": "Dorothea"}\n{"id": 1, "cgpa": 9}\n'
+    assert_imported(send(stored, rows, NDJSON), updated=1, renamed=1, unchanged=1)
     assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:3], (5, "Dorothea", "CSE", 9.5)]
 
 
@@ -184,9 +197,9 @@ def test_row_without_id_needs_every_column(stored: httpx.Client, read: Callable[
 def test_empty_cell_is_an_error(stored: httpx.Client, read: Callable[[], Rows]) -> None:
     content = f"id,{HEADER}1,,CSE,\r\n,Eve,,1\r\n5,Dora,CSE,9.5\r\n"
     errors = [
-        make_error(2, "name", "", f"empty; expected {TEXT}"),
+        make_error(2, "name", "", EMPTY),
         make_error(2, "cgpa", "", f"empty; expected {CGPA}"),
-        make_error(3, "department", "", f"expected {TEXT}"),
+        make_error(3, "department", "", EMPTY),
     ]
     assert_rejected(send(stored, content), unchanged=1, rejected=2, errors=errors)
     assert read() == STORED
@@ -198,9 +211,9 @@ def test_empty_cell_of_a_null_stays_null(other_table: httpx.Client, read: Callab
     assert export == f"id,{HEADER}1,,CSE,8.9\r\n2,Boris,,\r\n3,,,\r\n"
     assert_imported(send(other_table, export), unchanged=3)
     edited = export.replace("2,Boris,,\r\n", "2,Boris,,7.4\r\n").replace("1,,CSE", "1,Ananya,CSE")
-    assert_imported(send(other_table, edited), updated=2, unchanged=1)
+    assert_imported(send(other_table, edited), updated=2, renamed=1, unchanged=1)
     assert read() == [(1, "Ananya", "CSE", 8.9), (2, "Boris", None, 7.4), (3, None, None, None)]
-    errors = [make_error(2, "name", "", f"empty; expected {TEXT}")]
+    errors = [make_error(2, "name", "", EMPTY)]
     assert_rejected(send(other_table, f"id,{HEADER}1,,CSE,8.9\r\n"), rejected=1, errors=errors)
 
 
@@ -255,18 +268,37 @@ def test_duplicates_are_created_rows_with_a_namesake(stored: httpx.Client, read:
     assert len(read()) == len(STORED) + 6
 
 
+def test_duplicates_are_created_rows_with_the_name_of_an_earlier_row(stored: httpx.Client) -> None:
+    """Normalised, and of rows that are written: a rejected one is no student."""
+    twice = f"{HEADER}Eve,CSE,1\r\n Eve , CSE,2\r\nEve,ECE,3\r\nEve,CSE,4\r\nBoris,ECE,5\r\n"
+    created = [("Eve", "CSE"), ("Eve", "CSE"), ("Eve", "ECE"), ("Eve", "CSE"), ("Boris", "ECE")]
+    changes = [
+        make_change(row, None, (name, department, float(row - 1))) for row, (name, department) in enumerate(created, 2)
+    ]
+    assert_imported(send(stored, twice, dry_run=True), dry_run=True, created=5, duplicates=3, changes=changes)
+    assert_imported(send(stored, twice), created=5, duplicates=3)
+    rejected = f"{HEADER}New,CSE,11\r\nNew,CSE,2\r\n"
+    report = send(stored, rejected, mode="valid").json()
+    assert (report["created"], report["rejected"], report["duplicates"]) == (1, 1, 0)
+    renamed = f"id,{HEADER}1,Zoe,CSE,1\r\n,Zoe,CSE,1\r\n"
+    assert_imported(send(stored, renamed), created=1, updated=1, renamed=1, duplicates=1)
+    by_name = f"{HEADER}Uma,CSE,1\r\nUma,CSE,1\r\n"
+    report = send(stored, by_name, mode="valid", match="name,department").json()
+    assert (report["created"], report["rejected"], report["duplicates"]) == (1, 1, 0)
+
+
 BAD = f"id,{HEADER}1,Ana,CSE,9\r\n,x,y,11\r\n4,x,y,1\r\n,\t,y,z\r\n,Eve,X,1\r\nA,x,y,1\r\n"
 BAD_ERRORS = [
     make_error(3, "cgpa", "11", f"expected {CGPA}"),
     make_error(4, "id", "4", UNKNOWN),
-    make_error(5, "name", "\t", f"expected {TEXT}"),
+    make_error(5, "name", "\t", EMPTY),
     make_error(5, "cgpa", "z", f"expected {CGPA}"),
     make_error(7, "id", "A", ID),
 ]
 
 
 def test_mode_valid_writes_the_good_rows(stored: httpx.Client, read: Callable[[], Rows]) -> None:
-    assert_imported(send(stored, BAD, mode="valid"), created=1, updated=1, rejected=4, errors=BAD_ERRORS)
+    assert_imported(send(stored, BAD, mode="valid"), created=1, updated=1, renamed=1, rejected=4, errors=BAD_ERRORS)
     assert read() == [(1, "Ana", "CSE", 9.0), *STORED[1:], (6, "Eve", "X", 1.0)]
 
 
@@ -277,7 +309,7 @@ def test_dry_run_shows_changes_and_writes_nothing(stored: httpx.Client, read: Ca
         {"row": 6, "id": None, "before": None, "after": {"id": None, "name": "Eve", "department": "X", "cgpa": 1.0}},
     ]
     members: Any = {"dry_run": True, "rejected": 4, "errors": BAD_ERRORS, "changes": changes}
-    assert_imported(send(stored, BAD, mode="valid", dry_run=True), created=1, updated=1, **members)
+    assert_imported(send(stored, BAD, mode="valid", dry_run=True), created=1, updated=1, renamed=1, **members)
     assert_rejected(send(stored, BAD, dry_run=True), **members)
     kept = [{"row": 3, "id": 1, "before": before, "after": {**before, "cgpa": 9.0}}]  # what has no column
     response = send(stored, "id,cgpa\r\n5,9.5\r\n1,9\r\n", dry_run=True)
@@ -289,7 +321,9 @@ def test_dry_run_lists_a_thousand_changes(client: httpx.Client, read: Callable[[
     report = send(client, HEADER + "x,y,1\r\n" * 1001, dry_run=True).json()
     assert [change["row"] for change in report.pop("changes")] == list(range(2, 1002))
     assert report == {
-        name: value for name, value in make_report(dry_run=True, created=1001).items() if name != "changes"
+        name: value
+        for name, value in make_report(dry_run=True, created=1001, duplicates=1000).items()
+        if name != "changes"
     }
     assert read() == []
 
@@ -309,7 +343,7 @@ def test_thousand_errors_are_listed_and_all_counted(stored: httpx.Client, read: 
 
 
 def test_values_are_cut_at_a_hundred_characters(client: httpx.Client) -> None:
-    errors = [make_error(2, "name", "é" * 100, f"expected {TEXT}")]
+    errors = [make_error(2, "name", "é" * 100, BAD_TEXTS["x" * 101])]
     assert_rejected(send(client, f"{HEADER}{'é' * 101},y,1\r\n"), rejected=1, errors=errors)
 
 
@@ -377,7 +411,7 @@ UNREADABLE = {
         CSV,
         (
             "Row 1 is not a header with the columns name, department, cgpa and perhaps id: it lacks name, department, "
-            "cgpa and has “Grades of 2026”. Nothing may stand above the header"
+            "cgpa and has “Grades of 2026”. The header must be one of the first 20 rows"
         ),
     ),
     "JSON cut off": (b'[{"id": 1, "cgpa": 9}', JSON, "After element 1: the JSON array is not closed"),
@@ -571,7 +605,7 @@ def test_rejected_rows_are_corrected_and_sent_again(stored: httpx.Client, read: 
     assert lines[:4] == [
         ["name", "department", "cgpa", "note", "error"],
         ["'=x", "ECE", "11", "a\r\nb", f"cgpa: expected {CGPA}"],
-        ["", "ECE", "z", "'@n", f"name: expected {TEXT}; cgpa: expected {CGPA}"],
+        ["", "ECE", "z", "'@n", f"name: {EMPTY}; cgpa: expected {CGPA}"],
         ["n1", "X", "11", "", f"cgpa: expected {CGPA}"],
     ]
     assert len(lines) == 1 + 2 + 1499
@@ -619,7 +653,7 @@ def test_rejected_rows_are_for_who_prefers_csv(idle_client: httpx.Client, accept
 def test_same_key_returns_the_first_report(stored: httpx.Client, database_url: str, read: Callable[[], Rows]) -> None:
     """After other changes and a restart too, with errors and all."""
     first = send(stored, BAD, mode="valid", headers=KEY)
-    assert_imported(first, created=1, updated=1, rejected=4, errors=BAD_ERRORS)
+    assert_imported(first, created=1, updated=1, renamed=1, rejected=4, errors=BAD_ERRORS)
     assert stored.delete("/student/1").status_code == 200
     assert send(stored, BAD, mode="valid", headers=KEY).text == first.text
     with serve_database(database_url) as restarted:
@@ -834,7 +868,8 @@ Model = tuple[dict[str, int], list[int], dict[int, Values], list[Values]]
 
 def model(stored: dict[int, Values], sent: list[dict[str, Any]], match: str, mode: str) -> Model:
     """Import in plain Python: the counts, the rejected rows, the students by id, and those that are created."""
-    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "duplicates"), 0)
+    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "renamed", "duplicates"), 0)
+    pairs: set[Any] = set()
     after, created, rejected, seen = dict(stored), [], [], set()
     for position, row in enumerate(sent, 1):
         given_id = row.get("id") if match == "id" else None
@@ -852,7 +887,8 @@ def model(stored: dict[int, Values], sent: list[dict[str, Any]], match: str, mod
         elif not found:
             created.append(tuple(row[field] for field in FIELDS))
             counts["created"] += 1
-            counts["duplicates"] += bool(same)
+            counts["duplicates"] += bool(same) or created[-1][:2] in pairs
+            pairs.add(created[-1][:2])
         else:
             old = stored[found[0]]
             new = tuple(row.get(field, value) for field, value in zip(FIELDS, old, strict=True))
@@ -861,9 +897,11 @@ def model(stored: dict[int, Values], sent: list[dict[str, Any]], match: str, mod
             else:
                 after[found[0]] = new
                 counts["unchanged" if new == old else "updated"] += 1
+                counts["renamed"] += new[0] != old[0]
+                pairs.add((row.get("name"), row.get("department")))
     counts["rejected"] = len(rejected)
     if rejected and mode == "all":
-        return {**counts, "created": 0, "updated": 0, "duplicates": 0}, rejected, stored, []
+        return {**counts, "created": 0, "updated": 0, "renamed": 0, "duplicates": 0}, rejected, stored, []
     return counts, rejected, after, created
 
 

@@ -14,6 +14,7 @@ from litestar_app.exceptions import InvalidBodyError, UnreadableBodyError
 S = TypeVar("S", bound=Struct)
 MAX_DIGITS = 400
 """More than any double or 64-bit integer has."""
+TOO_SHORT = "it ends too early"
 SURROGATE = "a surrogate without its other half"
 
 
@@ -81,7 +82,8 @@ def explain_syntax(text: str) -> str:
         value = json.loads(text, parse_constant=_reject_constant, parse_int=_parse_integer)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        return f"{describe_error(error)}, at character {error.pos + 1:,}"
+        reason = describe_error(error)
+        return reason if reason == TOO_SHORT else f"{reason}, at character {error.pos + 1:,}"
     except UnicodeEncodeError:
         return SURROGATE
     except ValueError as error:
@@ -92,7 +94,7 @@ def explain_syntax(text: str) -> str:
 def describe_error(error: json.JSONDecodeError) -> str:
     """Say in a few words why a text is not JSON."""
     if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
-        return "it ends too early"
+        return TOO_SHORT
     if error.msg.startswith("Extra data"):
         return "more follows after its end"
     if error.msg.startswith("Invalid control character"):

@@ -46,7 +46,7 @@ def find_fault(text: str) -> str:
         return ""
     text = normalize(text)
     if not text:
-        return f"empty; expected 1 to {MAX_LENGTH} characters"
+        return f"empty; expected a text of 1 to {MAX_LENGTH} characters"
     if found := _find_forbidden(text):
         return _describe(found[0])
     if not _has_visible(text):

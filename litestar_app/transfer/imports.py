@@ -18,13 +18,27 @@ from litestar_app.database import Database
 from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.idempotency import IdempotencyStore
-from litestar_app.transfer.formats import Batch, Kind, Match, RowError, Table, open_table, validate, write_rejected
+from litestar_app.transfer.formats import (
+    Batch,
+    ImportRow,
+    Kind,
+    Match,
+    RowError,
+    Table,
+    open_table,
+    validate,
+    write_rejected,
+)
 from litestar_app.transfer.merge import Merge, stage
 from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 
 Mode = Literal["all", "valid"]
 SPREADSHEETS = {"csv", "xlsx"}
 """Kinds of files that a spreadsheet writes, which keeps 15 digits of a number."""
+
+
+MAX_HASHES = 500_000
+"""Names that are kept in memory while namesakes are looked for: some 30 MB."""
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):
@@ -55,11 +69,25 @@ class Staged(Struct):
     errors: list[ImportProblem] = []
     has_sent: bool = False
     """Whether a row has cells that may be right as they were sent, if a student is stored so."""
+    has_namesakes: bool = False
+    """Whether two rows may have the same name and department."""
+    hashes: set[int] = msgspec.field(default_factory=set)
+    """Of the names and departments so far, while no two are the same."""
 
     def add(self, errors: list[RowError]) -> None:
         """Count the rows with errors, and keep some."""
         self.rejected += len({error.row for error in errors})
         self.errors += [ImportProblem(*error) for error in errors[: max(0, MAX_LISTED - len(self.errors))]]
+
+    def compare(self, rows: list[ImportRow]) -> None:
+        """Look for namesakes, which costs the database twice as much: it does so only where there may be some."""
+        if self.has_namesakes:
+            return
+        count = len(self.hashes)
+        self.hashes.update([hash(row[2:4]) for row in rows])
+        self.has_namesakes = len(self.hashes) < count + len(rows) or len(self.hashes) > MAX_HASHES
+        if self.has_namesakes:
+            self.hashes.clear()
 
 
 class ImportService:
@@ -127,7 +155,7 @@ class ImportService:
         is_rounded = staged.table.kind in SPREADSHEETS
         merge = Merge(session, options.match, is_rounded=is_rounded, has_sent=staged.has_sent)
         merge.compare()
-        counts = merge.count()
+        counts = merge.count(has_namesakes=staged.has_namesakes)
         errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
         report = Report(
             **{**counts, "rejected": counts["rejected"] + staged.rejected},
@@ -173,6 +201,8 @@ def _explain(file: BinaryIO, options: ImportOptions, report: Report) -> Iterator
 def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[Batch]:
     for batch in validate(staged.table, match):
         staged.add(batch.errors)
+        if match != "name,department":  # by which they are the same student
+            staged.compare(batch.rows if not batch.sent else [*batch.rows, *(sent.row for sent in batch.sent)])
         staged.has_sent = staged.has_sent or bool(batch.sent)
         report_progress(staged.table.row)
         yield batch

@@ -36,8 +36,8 @@ from litestar_app.models import MYSQL
 from litestar_app.students.listing import STUDENTS
 from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.formats import ALL, NAME, Batch, ImportRow, Match, SentRow
-from litestar_app.transfer.formats.readers import MAX_DOUBLE, RULES
-from litestar_app.transfer.formats.rows import BITS
+from litestar_app.transfer.formats.readers import MAX_DOUBLE
+from litestar_app.transfer.formats.rows import BITS, EMPTY
 from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem
 
 LONG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
@@ -72,8 +72,8 @@ SENT = Table(
     prefixes=["TEMPORARY"],
     **MYSQL,
 )
-"""Of rows as `SentRow` has them: their texts as sent, which cells break a rule, and the problems of those as JSON. One row
-for each row of the file, since MySQL opens a temporary table only once in a statement."""
+"""Of rows as `SentRow` has them: their texts as sent, which cells break a rule, and the problems of those as JSON. One
+row for each row of the file, since MySQL opens a temporary table only once in a statement."""
 PART = 10_000
 """Rows of which a statement takes care, so that none takes as long as a server that hangs."""
 CACHE = 64 * 1024
@@ -236,8 +236,11 @@ class Merge:
             return or_(D.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
         return D[field].is_distinct_from(S[field])
 
-    def count(self) -> dict[str, int]:
-        """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake."""
+    def count(self, *, has_namesakes: bool = True) -> dict[str, int]:
+        """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake.
+
+        Rows are compared with each other only if two of them may have the same name and department.
+        """
         good, found = S.is_wrong == 0, S.target.is_not(None)
         counted = {
             "created": and_(good, ~found),
@@ -249,7 +252,18 @@ class Merge:
         }
         sums = select(*(func.coalesce(func.sum(case((which, 1), else_=0)), 0) for which in counted.values()))
         totals = [self._execute(sums.select_from(STAGED).where(part)).one() for part in self._parts]
-        return dict(zip(counted, (int(sum(column)) for column in zip(*totals, strict=True)), strict=True))
+        counts = dict(zip(counted, (int(sum(column)) for column in zip(*totals, strict=True)), strict=True))
+        if has_namesakes:
+            counts["duplicates"] += self._count_namesakes()
+        return counts
+
+    def _count_namesakes(self) -> int:
+        """Count the rows to create whose name and department an earlier row has, and no student yet."""
+        place = func.row_number().over(partition_by=(S.name, S.department), order_by=S.number)
+        rows = select(S.name, S.department, S.target, place.label("place")).where(S.is_wrong == 0).subquery()
+        stored = exists().where(D.name == rows.c.name, D.department == rows.c.department)
+        counted = select(func.count()).select_from(rows).where(rows.c.target.is_(None), rows.c.place > 1, ~stored)
+        return int(self._execute(counted).scalar_one())
 
     def find_problems(self, limit: int | None) -> Iterator[ImportProblem]:
         """Describe the rows that are rejected, up to a limit."""
@@ -278,7 +292,7 @@ class Merge:
             }
             for field, bit in _bits():
                 if row.target is not None and row.emptied & bit and _is_filled(getattr(row, f"stored_{field}")):
-                    yield ImportProblem(row.number, field, "", f"empty; expected {RULES[field]}")
+                    yield ImportProblem(row.number, field, "", EMPTY[field])
                 elif field in faults and changed & bit:
                     yield faults[field]
 

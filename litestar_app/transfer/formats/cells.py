@@ -8,7 +8,7 @@ MAX_WHOLE = 1e21
 """From which a number is written with an exponent, so that 1e300 is no text of 300 digits."""
 INTEGER = re.compile(r"([+-]?[0-9]{1,25})(?:[.,]0*)?")
 """An integer, also as `7.0`: pandas writes it so where another cell of the column is empty."""
-RISKY = frozenset("'=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
+RISKY = frozenset(" '=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
 """How a cell begins that is looked at closely."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")  # noqa: RUF001
 

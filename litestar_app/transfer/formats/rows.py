@@ -19,6 +19,7 @@ ALL: Final = NAME | DEPARTMENT | CGPA
 BATCH = 1000
 """Rows and errors that are handed on at once."""
 EXPECTED = {name: f"expected {rule}" for name, rule in RULES.items()}
+EMPTY = {name: f"empty; expected {rule}" for name, rule in RULES.items()}
 MISSING = {name: f"missing; expected {RULES[name]}" for name in REQUIRED}
 SURPLUS = "more cells than the header has; a decimal comma needs quotes around the number, or ; between the cells"
 STRAY = "expected nothing in a column that has no name in the header"
@@ -158,8 +159,10 @@ class _Layout:
         if student_id is INVALID:
             problems.append(RowError(row, "id", shown[0], self._explain("id", cells)))
         for name, value, text in zip(REQUIRED, fields, shown[1:], strict=True):
-            if value is INVALID or (value is None and student_id is None):
+            if value is INVALID:
                 problems.append(RowError(row, name, text, self._explain(name, cells)))
+            elif value is None and student_id is None:
+                problems.append(RowError(row, name, text, EMPTY[name]))
             elif value is UNSET and student_id is None:
                 problems.append(RowError(row, name, "", MISSING[name]))
         return problems

@@ -149,7 +149,7 @@ MANY_NAMES = [f'{{"{number}": 1}}' for number in range(1000)]
 BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "empty": ("", None, None, "The file is empty; expected a header with name, department, cgpa"),
     "blank": ("\n \n", None, None, "The file is empty"),
-    "long preamble": ("x\n" * 20 + COMMA, None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “x”. The header "),
+    "long preamble": ("x\n" * 20 + COMMA, None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “x”. The "),
     "a title, a column is missing": ("x\nName,x,CGPA\n", None, None, f"Row 2 {NO_HEADER} department and has “Name”"),
     "no header": ("Ananya,CSE,8.9\n", None, None, f"Row 1 {NO_HEADER} {', '.join(HEADER)} and has “Ananya”, “CSE”"),
     "a column is missing": ("name;cgpa;x\n", None, None, f"Row 1 {NO_HEADER} department and has “name”, “cgpa”, “x”"),

@@ -217,6 +217,157 @@ def test_empty_cell_of_a_null_stays_null(other_table: httpx.Client, read: Callab
     assert_rejected(send(other_table, f"id,{HEADER}1,,CSE,8.9\r\n"), rejected=1, errors=errors)
 
 
+FOREIGN = [
+    (1, "", "CSE", 95.0),
+    (2, "A  B", " CSE", 8.9),
+    (3, "Jose\u0301", "C\u00a0S ", -1.0),
+    (4, "a\x07b", "Jos\ufffd", 10.000000001),
+    (5, "\u200b", "a\tb", 25 / 3),
+    (6, "x" * 143, "=1  +1", 1e300),
+    (7, None, "", None),
+    (8, " 't  Hooft", '"A"  "B"', 0.0),
+]
+
+
+@pytest.fixture
+def foreign_table(database_url: str, query: Query) -> Iterator[httpx.Client]:
+    """A client of a service on a table of another program, with texts and numbers that break our rules."""
+    sqlite = database_url.startswith("sqlite")
+    texts = "name VARCHAR(200), department VARCHAR(200), cgpa DOUBLE"
+    key, charset = ("", "") if sqlite else ("AUTO_INCREMENT", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+    query(f"CREATE TABLE students (id INTEGER PRIMARY KEY {key}, {texts}) {charset}")
+    store(query, FOREIGN)
+    with serve_database(database_url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson", "xlsx"])
+def test_exported_rows_of_another_program_are_unchanged(
+    foreign_table: httpx.Client, read: Callable[[], Rows], kind: str
+) -> None:
+    """A cell that equals what is stored is unchanged, even if it breaks a rule."""
+    media_type = {"csv": CSV, "xlsx": XLSX, "ndjson": NDJSON}[kind]
+    content = foreign_table.get("/students/export", params={"format": kind}).content
+    assert_imported(send(foreign_table, content, media_type, dry_run=True), dry_run=True, unchanged=len(FOREIGN))
+    assert_imported(send(foreign_table, content, media_type), unchanged=len(FOREIGN))
+    assert read() == FOREIGN
+
+
+def test_edit_of_a_row_of_another_program_changes_that_cell(
+    foreign_table: httpx.Client, read: Callable[[], Rows]
+) -> None:
+    """What is edited obeys the rules, and is normalised; what is not stays as it is."""
+    rows = [dict(zip(("id", "name", "department", "cgpa"), student, strict=True)) for student in FOREIGN]
+    edits: dict[int, tuple[str, Any, Any]] = {
+        1: ("cgpa", 9.5, 9.5), 2: ("department", "C  S  E", "C S E"), 3: ("name", "Jose\u0301 ", "José"),
+        4: ("cgpa", 10, 10.0), 5: ("name", "Eve", "Eve"), 6: ("name", "y", "y"), 7: ("name", "Zoe\u0308", "Zoë"),
+    }  # fmt: skip
+    expected = [list(student) for student in FOREIGN]
+    for number, (field, sent, stored) in edits.items():
+        rows[number - 1][field] = sent
+        expected[number - 1][("id", "name", "department", "cgpa").index(field)] = stored
+    dry = send(foreign_table, json.dumps(rows), JSON, dry_run=True).json()
+    assert [tuple(change["after"].values()) for change in dry["changes"]] == [tuple(row) for row in expected[:7]]
+    assert_imported(send(foreign_table, json.dumps(rows), JSON), updated=7, renamed=4, unchanged=1)
+    assert read() == [tuple(row) for row in expected]
+
+
+def test_broken_rule_of_an_edit_is_that_cells_error(foreign_table: httpx.Client, read: Callable[[], Rows]) -> None:
+    """One for each cell, in the order of the rows; cells beside it that are as stored are none."""
+    rows = [
+        '{"id": 1, "name": "", "department": "CSE", "cgpa": 96}',
+        '{"id": 4, "name": "a\\u0007c", "department": "Jos\ufffd", "cgpa": 10.000000001}',
+        '{"id": 6, "cgpa": 1e301}',
+        '{"id": 99, "name": "a\\u0007b"}',
+        '{"name": "a\\u0007b", "department": "Jos\ufffd", "cgpa": 11}',
+        '{"id": 2, "name": "A  B", "department": " CSE", "cgpa": 9}',
+    ]
+    bell = BAD_TEXTS["a\x07b"]
+    errors = [
+        make_error(1, "cgpa", "96", f"expected {CGPA}"),
+        make_error(2, "name", "a\x07c", bell),
+        make_error(3, "cgpa", "1e301", f"expected {CGPA}"),
+        make_error(4, "id", "99", UNKNOWN),
+        make_error(4, "name", "a\x07b", bell),
+        make_error(5, "name", "a\x07b", bell),
+        make_error(5, "department", "Jos\ufffd", BAD_TEXTS["Jos\ufffd"]),
+        make_error(5, "cgpa", "11", f"expected {CGPA}"),
+    ]
+    content = "\n".join(rows)
+    assert_rejected(send(foreign_table, content, NDJSON), rejected=5, errors=errors)
+    assert read() == FOREIGN
+    response = send(foreign_table, content, NDJSON, headers={"Accept": "text/csv"})
+    lines = list(csv.reader(io.StringIO(response.content.decode("utf-8-sig"), newline="")))
+    assert [line[-1] for line in lines[1:4]] == [f"cgpa: expected {CGPA}", f"name: {bell}", f"cgpa: expected {CGPA}"]
+    assert lines[4][-1] == f"id: {UNKNOWN}; name: {bell}"
+    assert_imported(send(foreign_table, content, NDJSON, mode="valid"), updated=1, rejected=5, errors=errors)
+    assert read() == [*FOREIGN[:1], (2, "A  B", " CSE", 9.0), *FOREIGN[2:]]
+
+
+def test_match_by_a_name_that_is_not_normalised(foreign_table: httpx.Client, read: Callable[[], Rows]) -> None:
+    """The student is found by what is stored, and by what would be."""
+    rows: list[dict[str, Any]] = [
+        {"name": "A  B", "department": " CSE", "cgpa": 9},
+        {"name": "Jose\u0301", "department": "C\u00a0S ", "cgpa": -1},
+        {"name": "a\x07b", "department": "Jos\ufffd", "cgpa": 1},
+        {"name": "Jose\u0301", "department": "C  S", "cgpa": 2},
+    ]
+    response = send(foreign_table, json.dumps(rows), JSON, match="name,department", mode="valid")
+    twin = "the same student as in row 2"
+    assert_imported(response, updated=2, unchanged=1, rejected=1, errors=[make_error(4, None, "", twin)])
+    assert read()[1:4] == [(2, "A  B", " CSE", 9.0), FOREIGN[2], (4, "a\x07b", "Jos\ufffd", 1.0)]
+    unknown = [{"name": "a\x07b", "department": "X", "cgpa": 1}]
+    errors = [make_error(1, "name", "a\x07b", BAD_TEXTS["a\x07b"])]
+    assert_rejected(send(foreign_table, json.dumps(unknown), JSON, match="name,department"), rejected=1, errors=errors)
+
+
+def test_infinity_of_another_program_is_unchanged(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
+    """SQLite may hold it; MySQL has none, so there it is an error, and no failure."""
+    query_file("CREATE TABLE students (id INTEGER PRIMARY KEY, name VARCHAR, department VARCHAR, cgpa FLOAT)")
+    query_file("INSERT INTO students VALUES (1, 'A', 'B', 9e999), (2, 'A', 'C', -9e999)")
+    with serve_database(sqlite_url) as client:
+        for kind, media_type in (("csv", CSV), ("ndjson", NDJSON)):
+            content = client.get("/students/export", params={"format": kind}).content
+            assert_imported(send(client, content, media_type), unchanged=2)
+
+
+def test_infinity_is_an_error(stored: httpx.Client) -> None:
+    for number in ("inf", "-inf"):
+        errors = [make_error(2, "cgpa", number, f"expected {CGPA}")]
+        assert_rejected(send(stored, f"id,cgpa\r\n1,{number}\r\n"), rejected=1, errors=errors)
+
+
+def test_composed_and_decomposed_names_are_one_student(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    rows = "name;department;cgpa\nJos{};CSE;8\n"
+    assert_imported(send(client, rows.format("é")), created=1)
+    assert_imported(send(client, rows.format("e\u0301"), match="name,department"), unchanged=1)
+    assert_imported(send(client, rows.format("e\u0301")), created=1, duplicates=1)
+    assert read() == [(1, "José", "CSE", 8.0), (2, "José", "CSE", 8.0)]
+
+
+def test_dry_run_shows_the_cgpa_that_will_be_stored(
+    client: httpx.Client, query: Query, read: Callable[[], Rows]
+) -> None:
+    """A cell that a spreadsheet has rounded is not written, beside one that is."""
+    store(query, [(1, "Ananya", "CSE", 9.999999999999998), (2, "Boris", "ECE", 25 / 3), (3, "Cy", "X", 1.0)])
+    for content, kind in (
+        ("id,name,department,cgpa\r\n1,Ana,CSE,10\r\n2,Boris,EEE,8.33333333333333\r\n3,Cy,X,-0\r\n", CSV),
+        (
+            make_xlsx([["id", "name", "department", "cgpa"], [1, "Ana", "EEE", 10], [2, "Bo", "X", 8.33333333333333]]),
+            XLSX,
+        ),
+        ('{"id": 1, "name": "Ana", "cgpa": 10}\n{"id": 2, "cgpa": 8.33333333333333}\n', NDJSON),
+    ):
+        before = read()
+        dry = send(client, content, kind, dry_run=True).json()
+        assert read() == before
+        assert send(client, content, kind).status_code == 200
+        stored = {row[0]: row for row in read()}
+        assert dry["changes"]
+        for change in dry["changes"]:
+            assert tuple(change["after"].values()) == stored[change["id"]]
+
+
 def test_match_by_name_and_department(stored: httpx.Client, read: Callable[[], Rows]) -> None:
     """Ids are ignored; letters of another case are another student, on every database."""
     content = f"id,{HEADER}77,Ananya,CSE,9\r\n1,Dora,CSE,9.5\r\n,ananya,CSE,1\r\n,Ananya,cse,2\r\n"
@@ -659,6 +810,16 @@ def test_same_key_returns_the_first_report(stored: httpx.Client, database_url: s
     with serve_database(database_url) as restarted:
         assert send(restarted, BAD, mode="valid", headers=KEY).text == first.text
     assert read() == [*STORED[1:], (6, "Eve", "X", 1.0)]
+
+
+def test_report_of_an_earlier_release_is_returned(stored: httpx.Client, query: Query) -> None:
+    """It has no such members."""
+    content = f"Title\r\nid,{HEADER}1,Ana,CSE,9\r\n"
+    first = send(stored, content, headers=KEY).json()
+    assert (first["renamed"], first["above_header"]) == (1, 1)
+    old = {name: value for name, value in first.items() if name not in {"renamed", "above_header"}}
+    query("UPDATE idempotency_keys SET answer = ?", json.dumps(old))
+    assert send(stored, content, headers=KEY).json() == {**first, "renamed": 0, "above_header": 0}
 
 
 def test_accept_is_no_other_request(stored: httpx.Client, read: Callable[[], Rows]) -> None:

@@ -219,7 +219,8 @@ class Merge:
     def _keep_sent(self, part: ColumnElement[bool]) -> None:
         """Take a text that is sent as it is stored as one that is not given."""
         for field, bit in list(_bits())[:2]:
-            kept = exists().where(T.number == S.number, D.id == S.target, D[field] == T[field])
+            same = D[field] + "|" == T[field] + "|"  # with blanks at the end, which MySQL leaves out
+            kept = exists().where(T.number == S.number, D.id == S.target, same)
             self._execute(update(STAGED).where(part, _has(S.given, bit), kept).values(given=S.given - bit))
 
     def _is_filled(self, field: str) -> ColumnElement[bool]:
@@ -233,7 +234,7 @@ class Merge:
         """Compare what is stored with what the file has."""
         if field == "cgpa" and self._is_rounded:
             size = case((func.abs(D.cgpa) < 1, func.abs(D.cgpa)), else_=1.0)
-            return or_(D.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
+            return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
         return D[field].is_distinct_from(S[field])
 
     def count(self, *, has_namesakes: bool = True) -> dict[str, int]:

@@ -152,9 +152,9 @@ class CsvTable(TextTable):
             raise InvalidFileError("The file is not text, or in another charset; if it is UTF-16, name that charset")
         self.row = self._header_row
         self._set_header(header)
-        self._last = max(self.columns.values())
         if self._delimiter == ",":  # where 9,99 without quotes is two cells
             self.most = len(header)
+        self._shows_decimals: bool | None = None
         self._may_be_split = self._delimiter == "," and self.columns.get("cgpa", self.width) < self.width - 1
 
     @staticmethod
@@ -187,6 +187,9 @@ class CsvTable(TextTable):
                 again.extendleft(reversed(rest))
                 taken.clear()
                 is_long = len(first) > csv.field_size_limit()
+                if not is_long and (plain := _drop_blanks(first, delimiter)) != first:
+                    again.appendleft(plain)
+                    continue
                 cells = (
                     [] if is_long else next(csv.reader([first.strip()], delimiter=delimiter, skipinitialspace=True), [])
                 )
@@ -209,7 +212,7 @@ class CsvTable(TextTable):
 
     def _read(self) -> Iterator[Row]:
         records = self._read_records(self._delimiter)
-        row, width, last, cgpa = 0, self.width, self._last, self.columns.get("cgpa", 0)
+        row, width, last, cgpa = 0, self.width, max(self.columns.values()), self.columns.get("cgpa", 0)
         for _ in range(self._header_row):
             next(records)
             self.row = row = row + 1
@@ -249,7 +252,9 @@ class CsvTable(TextTable):
         """
         if not self._can_be_split(cells):
             return ""
-        if self._shows_decimals():
+        if self._shows_decimals is None:
+            self._shows_decimals = self._find_decimals()
+        if self._shows_decimals:
             self._may_be_split = False
             return ""
         cgpa = self.columns["cgpa"]
@@ -270,7 +275,7 @@ class CsvTable(TextTable):
             and INTEGER.fullmatch(moved.get("id") or "0") is not None
         )
 
-    def _shows_decimals(self) -> bool:
+    def _find_decimals(self) -> bool:
         """Look through the file for what shows that a comma is never in a number without quotes.
 
         A number with its decimals in one cell; a row that ends with an empty cell, so that none is left out; a whole
@@ -279,20 +284,24 @@ class CsvTable(TextTable):
         row, cgpa, width = self.row, self.columns["cgpa"], self.width
         try:
             for number, cells in enumerate(self._read_records(self._delimiter), 1):
+                self.row = number
                 if number <= self._header_row or isinstance(cells, Unreadable) or len(cells) != width:
                     continue
-                self.row = number
                 grade = cells[cgpa].strip()
                 if not grade.isdecimal():
                     if NUMBER.fullmatch(grade):
                         return True
                 elif not cells[-1].strip() or (cells[cgpa + 1].strip().isdecimal() and not self._can_be_split(cells)):
                     return True
-            return any(QUOTED_NUMBER.search(line) for line in self._read_lines())
+            for number, line in enumerate(self._read_lines(), 1):
+                self.row = number
+                if QUOTED_NUMBER.search(line):
+                    return True
         except InvalidFileError:  # the rows from there on are reported when they are read
-            return False
+            pass
         finally:
             self.row = row
+        return False
 
     def show(self, cell: str) -> str:
         """Return the cell as it was sent."""
@@ -301,6 +310,15 @@ class CsvTable(TextTable):
     def format_cell(self, cell: str) -> str:
         """Return the cell as it was sent, but safe in a spreadsheet."""
         return cell if NUMBER.fullmatch(cell.strip()) else protect(unprotect(cell))
+
+
+def _drop_blanks(line: str, delimiter: str) -> str:
+    """Return a line of whole cells without the blanks behind their quotes; any other line as it is."""
+    mark = re.escape(delimiter)
+    cell = rf' *+(?:"(?:[^"]|"")*+" *+|[^"{mark}\r\n]*+)'
+    if not re.fullmatch(rf"{cell}(?:{mark}{cell})*+[\r\n]*", line):
+        return line
+    return re.sub(rf'("(?:[^"]|"")*+") +(?={mark}|[\r\n]|$)', r"\1", line)
 
 
 class JsonTable(TextTable):

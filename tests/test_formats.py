@@ -35,6 +35,7 @@ from litestar_app.transfer.formats import (
     write_rejected,
     write_xlsx,
 )
+from litestar_app.transfer.formats.tables import is_header
 from tests.files import HEADER, change_part, convert, make_formatted_xlsx, make_xlsx
 from tests.test_bodies import BAD_TEXTS, CGPA, EMPTY, TEXT
 
@@ -268,6 +269,134 @@ def test_good_row_with_one_cell_more_is_an_error() -> None:
     assert (read.rows, read.errors) == ([], [RowError(2, None, "", SURPLUS)])
     assert Read(read.write_rejected()).errors == read.errors
     assert Read("name;department;cgpa\nAnanya;CSE;8,9;\n").rows == [ANANYA]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_row_without_a_cell_of_ours_is_an_error(delimiter: str) -> None:
+    """It may have lost one; cells of columns that are not ours may be missing."""
+    rows = "name,department,note,cgpa,id,x\nx,y,,1\nx,y\nAnanya,CSE,,8.9,\nx,y,,1,5\n"
+    read = Read(rows.replace(",", delimiter))
+    assert read.students == [(None, "Ananya", "CSE", 8.9), (5, "x", "y", 1.0)]
+    assert read.errors == [
+        RowError(2, None, "", "fewer cells than the header has: id is missing"),
+        RowError(3, None, "", "fewer cells than the header has: id, cgpa are missing"),
+    ]
+    assert Read("name,department,cgpa,id\nx,y,1\n", match="none").students == [(None, "x", "y", 1.0)]
+
+
+def split(whole: str, decimals: str) -> str:
+    other = f"or {whole}.0 if {decimals} belongs to the next column"
+    return f"{whole},{decimals} may be one number: write {whole}.{decimals}, {other}"
+
+
+NOTE = "name,department,cgpa,note"
+SPLIT: dict[str, tuple[str, list[tuple[Any, ...]], list[tuple[int, str]]]] = {
+    "one row": (f"{NOTE}\nA,B,8,9\n", [], [(2, split("8", "9"))]),
+    "an id": ("name,department,cgpa,id\nA,B,8,9\n", [], [(2, split("8", "9"))]),
+    "every row": (f"{NOTE}\nA,B,8,9\nC,D,7,25\n", [], [(2, split("8", "9")), (3, split("7", "25"))]),
+    "in the middle": (f"id,{NOTE}\n1,A,B,8,9\n2,C,D,7,x\n", [(2, "C", "D", 7.0)], [(2, split("8", "9"))]),
+    "points": (f"{NOTE}\nA,B,8,9\nC,D,8.5,7\n", [(None, "A", "B", 8.0), (None, "C", "D", 8.5)], []),
+    "a quoted comma": (f'{NOTE}\nA,B,8,9\nC,D,"8,5",7\n', [(None, "A", "B", 8.0), (None, "C", "D", 8.5)], []),
+    "quoted numbers": (f'{NOTE}\n"A","B","8","9"\n', [(None, "A", "B", 8.0)], []),
+    "last cells that are empty": (f"{NOTE}\nA,B,8,9\nC,D,7,\n", [(None, "A", "B", 8.0), (None, "C", "D", 7.0)], []),
+    "no CGPA together": (f"{NOTE}\nA,B,8,9\nC,D,10,21\n", [(None, "A", "B", 8.0), (None, "C", "D", 10.0)], []),
+    "no good row": ("id,cgpa,department,name\n1,8,101,A\n", [(1, "A", "101", 8.0)], []),
+    "semicolons": (f"{NOTE}\nA,B,8,9\n".replace(",", ";"), [(None, "A", "B", 8.0)], []),
+    "no whole number": (f"{NOTE}\nA,B,x,9\n", [], [(2, f"expected {CGPA}")]),
+}
+
+
+@pytest.mark.parametrize(("content", "students", "errors"), SPLIT.values(), ids=SPLIT)
+def test_decimal_comma_without_quotes_is_not_two_cells(
+    content: str, students: list[tuple[Any, ...]], errors: list[tuple[int, str]]
+) -> None:
+    """8,9 never becomes 8, unless the file shows that it writes numbers in another way."""
+    read = Read(content)
+    assert (read.students, [(error.row, error.detail) for error in read.errors]) == (students, errors)
+    assert Read(read.write_rejected()).errors == [RowError(row, *error[1:]) for row, error in enumerate(read.errors, 2)]
+
+
+def test_file_is_searched_for_decimals_once() -> None:
+    """However many rows may be split."""
+    reads = 0
+
+    class Counted(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal reads
+            reads += 1
+            return super().read(size)
+
+    table = open_table(Counted(f"{NOTE}\n".encode() + b"A,B,8,9\n" * 20_000), "csv")
+    reads = 0
+    assert sum(len(batch.errors) for batch in validate(table, "id")) == 20_000
+    assert reads < 20
+
+
+QUOTED = {
+    "a blank before": 'Name, "Department", CGPA\n"O\'Brien, Pat", "CSE", "8.5"\n',
+    "a blank behind": '"Name" ,Department,CGPA\n"O\'Brien, Pat" ,"CSE"  , 8.5\n',
+    "both": ' "Name" , "Department" ,CGPA\n  "O\'Brien, Pat" , "CSE" , "8.5" \n',
+    "tabs": 'Name\tDepartment\tCGPA\n "O\'Brien, Pat"\t "CSE" \t8.5\n',
+    "semicolons": 'Name;Department; CGPA\n "O\'Brien, Pat"; "CSE" ;"8,5"\n',
+}
+
+
+@pytest.mark.parametrize("content", QUOTED.values(), ids=QUOTED)
+def test_blanks_around_quotes_are_left_out(content: str) -> None:
+    """As people write them; the row number is right, and so are the rows behind."""
+    read = Read(f"{content}{content.splitlines()[1]}\n")
+    assert (read.students, read.errors) == ([(None, "O'Brien, Pat", "CSE", 8.5)] * 2, [])
+    assert [row[0] for row in read.rows] == [2, 3]
+
+
+def test_quotes_inside_a_cell_are_its_own() -> None:
+    content = 'name,department,cgpa\n"a, ""b"" , c", "x\n"" , y" ,1\n'
+    assert Read(content).errors[0].detail == BAD_TEXTS["a \n b"]
+    read = Read('name,department,cgpa\n"a, ""b"" , c", x "y" z ,1\n')
+    assert read.students == [(None, 'a, "b" , c', 'x "y" z', 1.0)]
+
+
+TITLES = {
+    "CSV": "Springfield College\nClass list 2026,,\n\nname,department,cgpa\nAnanya,CSE,8.9\n",
+    "semicolons below commas": "Springfield, Ohio\na,b,c\n\nname;department;cgpa\nAnanya;CSE;8,9\n",
+    "a bad quote": '"Class" list\n"open\n\nName,Department,CGPA\nAnanya,CSE,8.9\n',
+    "an id above": "id,4711\nid\n\nname,department,cgpa\nAnanya,CSE,8.9\n",
+}
+
+
+@pytest.mark.parametrize("content", TITLES.values(), ids=TITLES)
+def test_header_may_stand_below_titles(content: str) -> None:
+    """What stands above it is skipped and counted; blank rows there are blank rows."""
+    read = Read(content)
+    above = content[: content.lower().index("name")].count("\n") - 1
+    assert (read.students, read.errors) == ([ANANYA[1:5]], [])
+    assert (read.table.above_header, read.blank) == (above, 1)
+    assert read.rows[0][0] == above + 3
+
+
+def test_header_is_one_of_the_first_twenty_rows() -> None:
+    assert Read("x\n" * 19 + COMMA).table.above_header == 19
+    assert "is not a header" in str(reject("x\n" * 20 + COMMA))
+    assert is_header([" Name", "x", "CGPA", "department"])
+    assert is_header(["ID", "cgpa"])
+    assert not is_header(["id"])
+    assert not is_header(["name", "department"])
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\u200b", "\u00a0", "\xad", "\u2060", "\u200e", " \t"])
+def test_invisible_characters_in_a_header_are_left_out(mark: str) -> None:
+    """Web pages and chats put them there; a table is copied with them."""
+    content = f"{mark}name{mark},{mark}Department,cg{mark.strip()}pa{mark}\nAnanya,CSE,8.9\n"
+    if mark == "\u00a0":
+        content = content.replace("cg\u00a0pa", "cgpa")
+    assert Read(content).rows == [ANANYA]
+
+
+def test_ignored_columns_keep_the_order_of_the_file() -> None:
+    row = '{"name": "A", "zeta": 1, "department": "B", "alpha": 2, "cgpa": 1, "mid": 3, "beta": 4}'
+    for content in (f"[{row}]", f'{row}\n{{"id": 1, "one": 1, "alpha": 1, "a": 2}}'):
+        assert Read(content).ignored[:4] == ["zeta", "alpha", "mid", "beta"]
+    assert Read(content).ignored[4:] == ["one", "a"]
 
 
 def test_first_column_without_a_name_is_ignored() -> None:

@@ -26,23 +26,31 @@ fewer characters."""
 NAMES = {"\t": "a tab", "\n": "a line break", "\r": "a line break", "\0": "NUL"}
 
 is_plain = re.compile(r"[!-~]+(?: [!-~]+)*").fullmatch
-"""Tells of most texts that they are normalised."""
+"""Tells of a text in ASCII that it is normalised."""
+_is_clean = re.compile(rf"[^{_INVISIBLE}{_FORBIDDEN}]+(?: [^{_INVISIBLE}{_FORBIDDEN}]+)*").fullmatch
 _find_forbidden = re.compile(f"[{_FORBIDDEN}]").search
 _has_visible = re.compile(f"[^{_INVISIBLE}]").search
 _join_spaces = re.compile(f"[{_SPACES}]+").sub
 _drop_invisible = re.compile(f"(?!\\s)[{_INVISIBLE}]").sub
 
 
+def is_normal(text: str) -> bool:
+    """Tell of most texts at once that they break no rule and are normalised."""
+    if len(text) > MAX_LENGTH:
+        return False
+    if text.isascii():
+        return is_plain(text) is not None
+    return _is_clean(text) is not None and unicodedata.is_normalized("NFC", text)
+
+
 def normalize(text: str) -> str:
     """Return a text in Unicode's composed form (NFC), without white space at its ends, each run of spaces as one."""
-    if is_plain(text):
-        return text
-    return _join_spaces(" ", unicodedata.normalize("NFC", text).strip())
+    return text if is_normal(text) else _join_spaces(" ", unicodedata.normalize("NFC", text).strip())
 
 
 def find_fault(text: str) -> str:
     """Return which rule a text breaks once it is normalised, or ""."""
-    if len(text) <= MAX_LENGTH and is_plain(text):
+    if is_normal(text):
         return ""
     text = normalize(text)
     if not text:

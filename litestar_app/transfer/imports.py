@@ -69,10 +69,10 @@ class Staged(Struct):
     errors: list[ImportProblem] = []
     has_sent: bool = False
     """Whether a row has cells that may be right as they were sent, if a student is stored so."""
-    has_namesakes: bool = False
-    """Whether two rows may have the same name and department."""
     hashes: set[int] = msgspec.field(default_factory=set)
-    """Of the names and departments so far, while no two are the same."""
+    """Of the names and departments, while they are few."""
+    namesakes: int | None = 0
+    """How many rows have the name and department of an earlier one; None if there are too many rows to know."""
 
     def add(self, errors: list[RowError]) -> None:
         """Count the rows with errors, and keep some."""
@@ -80,14 +80,14 @@ class Staged(Struct):
         self.errors += [ImportProblem(*error) for error in errors[: max(0, MAX_LISTED - len(self.errors))]]
 
     def compare(self, rows: list[ImportRow]) -> None:
-        """Look for namesakes, which costs the database twice as much: it does so only where there may be some."""
-        if self.has_namesakes:
-            return
-        count = len(self.hashes)
-        self.hashes.update([hash(row[2:4]) for row in rows])
-        self.has_namesakes = len(self.hashes) < count + len(rows) or len(self.hashes) > MAX_HASHES
-        if self.has_namesakes:
-            self.hashes.clear()
+        """Count namesakes, which costs the database four times as much."""
+        if self.namesakes is not None:
+            before = len(self.hashes)
+            self.hashes.update([hash(row[2:4]) for row in rows])
+            self.namesakes += before + len(rows) - len(self.hashes)
+            if len(self.hashes) > MAX_HASHES:
+                self.namesakes = None
+                self.hashes.clear()
 
 
 class ImportService:
@@ -155,7 +155,7 @@ class ImportService:
         is_rounded = staged.table.kind in SPREADSHEETS
         merge = Merge(session, options.match, is_rounded=is_rounded, has_sent=staged.has_sent)
         merge.compare()
-        counts = merge.count(has_namesakes=staged.has_namesakes)
+        counts = merge.count(staged.namesakes)
         errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
         report = Report(
             **{**counts, "rejected": counts["rejected"] + staged.rejected},

@@ -237,10 +237,10 @@ class Merge:
             return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
         return D[field].is_distinct_from(S[field])
 
-    def count(self, *, has_namesakes: bool = True) -> dict[str, int]:
+    def count(self, namesakes: int | None = None) -> dict[str, int]:
         """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake.
 
-        Rows are compared with each other only if two of them may have the same name and department.
+        `namesakes` is how many rows have the name and department of an earlier one, if that is known.
         """
         good, found = S.is_wrong == 0, S.target.is_not(None)
         counted = {
@@ -254,7 +254,11 @@ class Merge:
         sums = select(*(func.coalesce(func.sum(case((which, 1), else_=0)), 0) for which in counted.values()))
         totals = [self._execute(sums.select_from(STAGED).where(part)).one() for part in self._parts]
         counts = dict(zip(counted, (int(sum(column)) for column in zip(*totals, strict=True)), strict=True))
-        if has_namesakes:
+        if namesakes and counts["created"] == sum(
+            counts.values()
+        ):  # every row is created, and no student is a namesake
+            counts["duplicates"] = namesakes
+        elif namesakes != 0:
             counts["duplicates"] += self._count_namesakes()
         return counts
 

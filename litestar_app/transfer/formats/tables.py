@@ -13,6 +13,8 @@ from litestar_app.transfer.formats.cells import protect
 Kind = Literal["csv", "ndjson", "json", "xlsx"]
 REQUIRED = ("name", "department", "cgpa")
 COLUMNS = ("id", *REQUIRED)
+ERROR = "error"
+"""The column of rejected rows that says why."""
 HEADER_ROWS = 20
 """Rows that are not blank, of which one must be the header."""
 SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"

@@ -18,6 +18,7 @@ from litestar_app.http.validation import describe_error, explain_syntax
 from litestar_app.transfer.formats.cells import INTEGER, NUMBER, protect, unprotect
 from litestar_app.transfer.formats.tables import (
     COLUMNS,
+    ERROR,
     MAX_COLUMNS,
     REQUIRED,
     Cells,
@@ -154,8 +155,10 @@ class CsvTable(TextTable):
         self._set_header(header)
         if self._delimiter == ",":  # where 9,99 without quotes is two cells
             self.most = len(header)
+        # the cells that people fill in: of rejected rows, the last column is the reason
+        self._filled = self.width - (normalize(self.header[-1:]) == [ERROR])
         self._shows_decimals: bool | None = None
-        self._may_be_split = self._delimiter == "," and self.columns.get("cgpa", self.width) < self.width - 1
+        self._may_be_split = self._delimiter == "," and self.columns.get("cgpa", self.width) < self._filled - 1
 
     @staticmethod
     def _rate(head: tuple[int, Sequence[str], int]) -> tuple[bool, int, int]:
@@ -266,7 +269,7 @@ class CsvTable(TextTable):
         whole, decimals = cells[cgpa].strip(), cells[cgpa + 1].strip()
         if not (whole.isdecimal() and decimals.isdecimal() and len(cells) == self.width):
             return False
-        joined = [*cells[:cgpa], f"{whole}.{decimals}", *cells[cgpa + 2 :], ""]
+        joined = [*cells[:cgpa], f"{whole}.{decimals}", *cells[cgpa + 2 : self._filled], ""]
         moved = {name: joined[position].strip() for name, position in self.columns.items()}
         return (
             len(whole) + len(decimals) < MAX_DIGITS
@@ -285,13 +288,16 @@ class CsvTable(TextTable):
         try:
             for number, cells in enumerate(self._read_records(self._delimiter), 1):
                 self.row = number
-                if number <= self._header_row or isinstance(cells, Unreadable) or len(cells) != width:
+                if number <= self._header_row or isinstance(cells, Unreadable) or len(cells) <= cgpa:
                     continue
                 grade = cells[cgpa].strip()
                 if not grade.isdecimal():
                     if NUMBER.fullmatch(grade):
                         return True
-                elif not cells[-1].strip() or (cells[cgpa + 1].strip().isdecimal() and not self._can_be_split(cells)):
+                elif len(cells) == width and (
+                    not cells[self._filled - 1].strip()
+                    or (cells[cgpa + 1].strip().isdecimal() and not self._can_be_split(cells))
+                ):
                     return True
             for number, line in enumerate(self._read_lines(), 1):
                 self.row = number

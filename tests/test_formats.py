@@ -350,7 +350,7 @@ def test_blanks_around_quotes_are_left_out(content: str) -> None:
 
 
 def test_quotes_inside_a_cell_are_its_own() -> None:
-    content = 'name,department,cgpa\n"a, ""b"" , c", "x\n"" , y" ,1\n'
+    content = 'name,department,cgpa\n"a, ""b"" , c", "x\n"" , y",1\n'
     assert Read(content).errors[0].detail == BAD_TEXTS["a \n b"]
     read = Read('name,department,cgpa\n"a, ""b"" , c", x "y" z ,1\n')
     assert read.students == [(None, 'a, "b" , c', 'x "y" z', 1.0)]

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import Rows, query_sqlite
 from tests.files import make_xlsx
 from tests.service import ANANYA, Service
-from tests.test_bodies import CGPA, TEXT
+from tests.test_bodies import CGPA, EMPTY
 
 LITESTAR = Path(sys.executable).with_name("litestar")
 HEADER = "id,name,department,cgpa\r\n"
@@ -111,7 +111,7 @@ def test_rejected_rows_are_exit_code_1_and_a_table(commands: Commands, sqlite_pa
     )
     header, name, cgpa = errors.splitlines()
     assert header.split() == ["row", "column", "value", "detail"]
-    assert name.startswith("3    name           expected 1 to 100 characters")
+    assert name.startswith("3    name           empty; expected a text of 1 to 100 characters")
     assert cgpa == "3    cgpa    11     expected a number from 0 to 10"
     assert query_sqlite(sqlite_path, ALL) == []
     code, shown, _ = commands.run("import", "mixed.csv", "--mode", "valid", "--rejected", "rejected.csv")
@@ -119,6 +119,21 @@ def test_rejected_rows_are_exit_code_1_and_a_table(commands: Commands, sqlite_pa
     assert query_sqlite(sqlite_path, ALL) == [("Ananya", "CSE", 8.9)]
     header, row = (commands.directory / "rejected.csv").read_text("utf-8-sig").splitlines()
     assert (header, row[:9]) == ("name,department,cgpa,room,error", ",ECE,11,2")
+
+
+def test_report_names_what_is_easily_missed(commands: Commands) -> None:
+    """Titles above the header, students of other names under the same ids, and rows that are there twice."""
+    assert commands.run("import", "-", given=GOOD.encode())[0] == 0
+    titled = "Class list\n\nid,name,department,cgpa\n1,Other,CSE,8.9\n,Eve,CSE,1\n,Eve,CSE,1\n"
+    assert commands.run("import", "-", given=titled.encode()) == (
+        0,
+        (
+            "Imported: 2 created, 1 updated, 0 unchanged, 0 rows rejected.\nUpdated with another name: 1.\n"
+            "Created with the name and department of another student or row: 1.\n"
+            "Skipped: 1 row above the header, 1 blank row.\n"
+        ),
+        "",
+    )
 
 
 def test_rejected_rows_on_standard_output_are_a_file(commands: Commands) -> None:
@@ -153,7 +168,7 @@ def test_errors_are_wrapped_to_the_terminal(commands: Commands) -> None:
         table = shown[shown.index("row  column") :].splitlines()
         assert max(map(len, table)) <= columns
         details = " ".join(line[20:] for line in table)
-        assert details == f"detail expected {TEXT} expected {CGPA}"
+        assert details == f"detail {EMPTY} expected {CGPA}"
 
 
 @pytest.mark.parametrize(

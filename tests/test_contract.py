@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -63,10 +64,14 @@ names = st.text(characters, min_size=1, max_size=100)
 
 @given(name=names, department=names, cgpa=st.floats(0, 10) | st.integers(0, 10))
 @examples
-def test_student_is_stored_trimmed_or_rejected(client: httpx.Client, name: str, department: str, cgpa: float) -> None:
+def test_student_is_stored_normalised_or_rejected(
+    client: httpx.Client, name: str, department: str, cgpa: float
+) -> None:
     response = client.post("/student", json={"name": name, "department": department, "cgpa": cgpa})
-    expected = {"name": name.strip(), "department": department.strip(), "cgpa": float(cgpa)}
-    if all(text and not re.search(r"[\x00-\x1f\x7f-\x9f]", text) for text in (name.strip(), department.strip())):
+    spaces = r"[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+"
+    texts = [re.sub(spaces, " ", unicodedata.normalize("NFC", text).strip()) for text in (name, department)]
+    expected = {"name": texts[0], "department": texts[1], "cgpa": float(cgpa)}
+    if all(0 < len(text) <= 100 and not re.search(r"[\x00-\x1f\x7f-\x9f\ufffd]", text) for text in texts):
         assert response.status_code == 201
         stored = client.get(response.headers["Location"]).json()
         assert stored == response.json() == {"id": stored["id"], **expected}

@@ -17,10 +17,31 @@ def test_create_returns_the_student_and_its_location(client: httpx.Client, query
     assert query("SELECT * FROM students") == [(1, "Ananya", "CSE", 8.9)]
 
 
-def test_create_trims_white_space_at_both_ends(client: httpx.Client) -> None:
-    response = client.post("/student", json={"name": " \t\u2003Mary  Ann\n", "department": " CSE ", "cgpa": 8.9})
-    assert (response.status_code, client.get("/student/1").json()) == (201, response.json())
-    assert response.json() == {"id": 1, "name": "Mary  Ann", "department": "CSE", "cgpa": 8.9}
+NORMALISED = {
+    " \t\u2003Mary  Ann\n": "Mary Ann",
+    "Mary\u00a0Ann": "Mary Ann",
+    "Mary \u202f\u3000 Ann": "Mary Ann",
+    "Jose\u0301": "José",
+    "\u1112\u1161\u11ab": "한",
+    "e\u0301" * 100: "é" * 100,
+    "x" + " " * 200 + "y": "x y",
+    "می\u200cخواهم": "می\u200cخواهم",
+}
+
+
+@pytest.mark.parametrize(("sent", "stored"), NORMALISED.items(), ids=ascii)
+def test_texts_are_normalised(client: httpx.Client, query: Callable[..., Rows], sent: str, stored: str) -> None:
+    """Unicode NFC, no white space at the ends, one space for each run of spaces; then the length counts."""
+    for response in (
+        client.post("/student", json={"name": sent, "department": sent, "cgpa": 8.9}),
+        client.put("/student/1", json={"name": f" {sent}", "department": f"{sent} ", "cgpa": 8.9}),
+        client.patch("/student/1", json={"name": f"{sent}\u00a0"}),
+    ):
+        assert response.json() == {"id": 1, "name": stored, "department": stored, "cgpa": 8.9}
+    assert query("SELECT name, department FROM students") == [(stored, stored)]
+    assert client.get("/students", params={"department": sent[:100]}).json() == (
+        [] if sent[100:] else [response.json()]
+    )
 
 
 NAMES = ["x", "𝒜" * 100, "👩‍🎓 Zoë", "O'Brien; DROP TABLE students %_\\", "ﬁ", "مريم", "می\u200cخواهم"]

@@ -28,7 +28,7 @@ from tests.conftest import Rows
 from tests.files import make_xlsx
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, serve_database
-from tests.test_bodies import CGPA, TEXT
+from tests.test_bodies import BAD_TEXTS, CGPA, EMPTY, TEXT
 
 CSV, NDJSON, JSON, XLSX = (
     "text/csv",
@@ -60,7 +60,9 @@ def upload(client: httpx.Client, content: bytes, name: str, kind: str, **params:
 
 def make_report(**members: Any) -> dict[str, Any]:
     """Make a whole report, in the order of its members."""
-    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "duplicates", "blank"), 0)
+    counts = dict.fromkeys(
+        ("created", "updated", "unchanged", "rejected", "renamed", "duplicates", "blank", "above_header"), 0
+    )
     empty: dict[str, Any] = {
         "import": None,
         "dry_run": False,
@@ -75,6 +77,18 @@ def make_report(**members: Any) -> dict[str, Any]:
 
 def make_error(row: int, column: str | None, value: str, detail: str) -> dict[str, Any]:
     return {"row": row, "column": column, "value": value, "detail": detail}
+
+
+def make_change(row: int, before: tuple[Any, ...] | None, after: tuple[Any, ...]) -> dict[str, Any]:
+    """Make the change of a row: of a student with an id, or of a new one, which has none yet."""
+    student_id = None if before is None else before[0]
+    names = ("id", "name", "department", "cgpa")
+    return {
+        "row": row,
+        "id": student_id,
+        "before": None if before is None else dict(zip(names, before, strict=True)),
+        "after": dict(zip(names, (student_id, *after), strict=True)),
+    }
 
 
 def make_problem(status: int, title: str, detail: str, **members: Any) -> dict[str, Any]:
@@ -169,9 +183,8 @@ def test_unknown_id_is_an_error(stored: httpx.Client, read: Callable[[], Rows], 
 
 def test_missing_columns_stay_as_they_are(stored: httpx.Client, read: Callable[[], Rows]) -> None:
     assert_imported(send(stored, "id,cgpa\r\n1,9\r\n2,7.4\r\n"), updated=1, unchanged=1)
-    assert_imported(
-        send(stored, '{"id": 5, "name": "Dorothea"}\n{"id": 1, "cgpa": 9}\n', NDJSON), updated=1, unchanged=1
-    )
+    rows = '{"id": 5, "name": "Dorothea"}\n{"id": 1, "cgpa": 9}\n'
+    assert_imported(send(stored, rows, NDJSON), updated=1, renamed=1, unchanged=1)
     assert read() == [(1, "Ananya", "CSE", 9.0), *STORED[1:3], (5, "Dorothea", "CSE", 9.5)]
 
 
@@ -184,9 +197,9 @@ def test_row_without_id_needs_every_column(stored: httpx.Client, read: Callable[
 def test_empty_cell_is_an_error(stored: httpx.Client, read: Callable[[], Rows]) -> None:
     content = f"id,{HEADER}1,,CSE,\r\n,Eve,,1\r\n5,Dora,CSE,9.5\r\n"
     errors = [
-        make_error(2, "name", "", f"empty; expected {TEXT}"),
+        make_error(2, "name", "", EMPTY),
         make_error(2, "cgpa", "", f"empty; expected {CGPA}"),
-        make_error(3, "department", "", f"expected {TEXT}"),
+        make_error(3, "department", "", EMPTY),
     ]
     assert_rejected(send(stored, content), unchanged=1, rejected=2, errors=errors)
     assert read() == STORED
@@ -198,10 +211,161 @@ def test_empty_cell_of_a_null_stays_null(other_table: httpx.Client, read: Callab
     assert export == f"id,{HEADER}1,,CSE,8.9\r\n2,Boris,,\r\n3,,,\r\n"
     assert_imported(send(other_table, export), unchanged=3)
     edited = export.replace("2,Boris,,\r\n", "2,Boris,,7.4\r\n").replace("1,,CSE", "1,Ananya,CSE")
-    assert_imported(send(other_table, edited), updated=2, unchanged=1)
+    assert_imported(send(other_table, edited), updated=2, renamed=1, unchanged=1)
     assert read() == [(1, "Ananya", "CSE", 8.9), (2, "Boris", None, 7.4), (3, None, None, None)]
-    errors = [make_error(2, "name", "", f"empty; expected {TEXT}")]
+    errors = [make_error(2, "name", "", EMPTY)]
     assert_rejected(send(other_table, f"id,{HEADER}1,,CSE,8.9\r\n"), rejected=1, errors=errors)
+
+
+FOREIGN = [
+    (1, "", "CSE", 95.0),
+    (2, "A  B", " CSE", 8.9),
+    (3, "Jose\u0301", "C\u00a0S ", -1.0),
+    (4, "a\x07b", "Jos\ufffd", 10.000000001),
+    (5, "\u200b", "a\tb", 25 / 3),
+    (6, "x" * 143, "=1  +1", 1e300),
+    (7, None, "", None),
+    (8, " 't  Hooft", '"A"  "B"', 0.0),
+]
+
+
+@pytest.fixture
+def foreign_table(database_url: str, query: Query) -> Iterator[httpx.Client]:
+    """A client of a service on a table of another program, with texts and numbers that break our rules."""
+    sqlite = database_url.startswith("sqlite")
+    texts = "name VARCHAR(200), department VARCHAR(200), cgpa DOUBLE"
+    key, charset = ("", "") if sqlite else ("AUTO_INCREMENT", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+    query(f"CREATE TABLE students (id INTEGER PRIMARY KEY {key}, {texts}) {charset}")
+    store(query, FOREIGN)
+    with serve_database(database_url) as client:
+        yield client
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson", "xlsx"])
+def test_exported_rows_of_another_program_are_unchanged(
+    foreign_table: httpx.Client, read: Callable[[], Rows], kind: str
+) -> None:
+    """A cell that equals what is stored is unchanged, even if it breaks a rule."""
+    media_type = {"csv": CSV, "xlsx": XLSX, "ndjson": NDJSON}[kind]
+    content = foreign_table.get("/students/export", params={"format": kind}).content
+    assert_imported(send(foreign_table, content, media_type, dry_run=True), dry_run=True, unchanged=len(FOREIGN))
+    assert_imported(send(foreign_table, content, media_type), unchanged=len(FOREIGN))
+    assert read() == FOREIGN
+
+
+def test_edit_of_a_row_of_another_program_changes_that_cell(
+    foreign_table: httpx.Client, read: Callable[[], Rows]
+) -> None:
+    """What is edited obeys the rules, and is normalised; what is not stays as it is."""
+    rows = [dict(zip(("id", "name", "department", "cgpa"), student, strict=True)) for student in FOREIGN]
+    edits: dict[int, tuple[str, Any, Any]] = {
+        1: ("cgpa", 9.5, 9.5), 2: ("department", "C  S  E", "C S E"), 3: ("name", "Jose\u0301 ", "José"),
+        4: ("cgpa", 10, 10.0), 5: ("name", "Eve", "Eve"), 6: ("name", "y", "y"), 7: ("name", "Zoe\u0308", "Zoë"),
+    }  # fmt: skip
+    expected = [list(student) for student in FOREIGN]
+    for number, (field, sent, stored) in edits.items():
+        rows[number - 1][field] = sent
+        expected[number - 1][("id", "name", "department", "cgpa").index(field)] = stored
+    dry = send(foreign_table, json.dumps(rows), JSON, dry_run=True).json()
+    assert [tuple(change["after"].values()) for change in dry["changes"]] == [tuple(row) for row in expected[:7]]
+    assert_imported(send(foreign_table, json.dumps(rows), JSON), updated=7, renamed=4, unchanged=1)
+    assert read() == [tuple(row) for row in expected]
+
+
+def test_broken_rule_of_an_edit_is_that_cells_error(foreign_table: httpx.Client, read: Callable[[], Rows]) -> None:
+    """One for each cell, in the order of the rows; cells beside it that are as stored are none."""
+    rows = [
+        '{"id": 1, "name": "", "department": "CSE", "cgpa": 96}',
+        '{"id": 4, "name": "a\\u0007c", "department": "Jos\ufffd", "cgpa": 10.000000001}',
+        '{"id": 6, "cgpa": 1e301}',
+        '{"id": 99, "name": "a\\u0007b"}',
+        '{"name": "a\\u0007b", "department": "Jos\ufffd", "cgpa": 11}',
+        '{"id": 2, "name": "A  B", "department": " CSE", "cgpa": 9}',
+    ]
+    bell = BAD_TEXTS["a\x07b"]
+    errors = [
+        make_error(1, "cgpa", "96", f"expected {CGPA}"),
+        make_error(2, "name", "a\x07c", bell),
+        make_error(3, "cgpa", "1e301", f"expected {CGPA}"),
+        make_error(4, "id", "99", UNKNOWN),
+        make_error(4, "name", "a\x07b", bell),
+        make_error(5, "name", "a\x07b", bell),
+        make_error(5, "department", "Jos\ufffd", BAD_TEXTS["Jos\ufffd"]),
+        make_error(5, "cgpa", "11", f"expected {CGPA}"),
+    ]
+    content = "\n".join(rows)
+    assert_rejected(send(foreign_table, content, NDJSON), rejected=5, errors=errors)
+    assert read() == FOREIGN
+    response = send(foreign_table, content, NDJSON, headers={"Accept": "text/csv"})
+    lines = list(csv.reader(io.StringIO(response.content.decode("utf-8-sig"), newline="")))
+    assert [line[-1] for line in lines[1:4]] == [f"cgpa: expected {CGPA}", f"name: {bell}", f"cgpa: expected {CGPA}"]
+    assert lines[4][-1] == f"id: {UNKNOWN}; name: {bell}"
+    assert_imported(send(foreign_table, content, NDJSON, mode="valid"), updated=1, rejected=5, errors=errors)
+    assert read() == [*FOREIGN[:1], (2, "A  B", " CSE", 9.0), *FOREIGN[2:]]
+
+
+def test_match_by_a_name_that_is_not_normalised(foreign_table: httpx.Client, read: Callable[[], Rows]) -> None:
+    """The student is found by what is stored, and by what would be."""
+    rows: list[dict[str, Any]] = [
+        {"name": "A  B", "department": " CSE", "cgpa": 9},
+        {"name": "Jose\u0301", "department": "C\u00a0S ", "cgpa": -1},
+        {"name": "a\x07b", "department": "Jos\ufffd", "cgpa": 1},
+        {"name": "Jose\u0301", "department": "C  S", "cgpa": 2},
+    ]
+    response = send(foreign_table, json.dumps(rows), JSON, match="name,department", mode="valid")
+    twin = "the same student as in row 2"
+    assert_imported(response, updated=2, unchanged=1, rejected=1, errors=[make_error(4, None, "", twin)])
+    assert read()[1:4] == [(2, "A  B", " CSE", 9.0), FOREIGN[2], (4, "a\x07b", "Jos\ufffd", 1.0)]
+    unknown = [{"name": "a\x07b", "department": "X", "cgpa": 1}]
+    errors = [make_error(1, "name", "a\x07b", BAD_TEXTS["a\x07b"])]
+    assert_rejected(send(foreign_table, json.dumps(unknown), JSON, match="name,department"), rejected=1, errors=errors)
+
+
+def test_infinity_of_another_program_is_unchanged(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
+    """SQLite may hold it; MySQL has none, so there it is an error, and no failure."""
+    query_file("CREATE TABLE students (id INTEGER PRIMARY KEY, name VARCHAR, department VARCHAR, cgpa FLOAT)")
+    query_file("INSERT INTO students VALUES (1, 'A', 'B', 9e999), (2, 'A', 'C', -9e999)")
+    with serve_database(sqlite_url) as client:
+        for kind, media_type in (("csv", CSV), ("ndjson", NDJSON)):
+            content = client.get("/students/export", params={"format": kind}).content
+            assert_imported(send(client, content, media_type), unchanged=2)
+
+
+def test_infinity_is_an_error(stored: httpx.Client) -> None:
+    for number in ("inf", "-inf"):
+        errors = [make_error(2, "cgpa", number, f"expected {CGPA}")]
+        assert_rejected(send(stored, f"id,cgpa\r\n1,{number}\r\n"), rejected=1, errors=errors)
+
+
+def test_composed_and_decomposed_names_are_one_student(client: httpx.Client, read: Callable[[], Rows]) -> None:
+    rows = "name;department;cgpa\nJos{};CSE;8\n"
+    assert_imported(send(client, rows.format("é")), created=1)
+    assert_imported(send(client, rows.format("e\u0301"), match="name,department"), unchanged=1)
+    assert_imported(send(client, rows.format("e\u0301")), created=1, duplicates=1)
+    assert read() == [(1, "José", "CSE", 8.0), (2, "José", "CSE", 8.0)]
+
+
+def test_dry_run_shows_the_cgpa_that_will_be_stored(
+    client: httpx.Client, query: Query, read: Callable[[], Rows]
+) -> None:
+    """A cell that a spreadsheet has rounded is not written, beside one that is."""
+    store(query, [(1, "Ananya", "CSE", 9.999999999999998), (2, "Boris", "ECE", 25 / 3), (3, "Cy", "X", 1.0)])
+    for content, kind in (
+        ("id,name,department,cgpa\r\n1,Ana,CSE,10\r\n2,Boris,EEE,8.33333333333333\r\n3,Cy,X,-0\r\n", CSV),
+        (
+            make_xlsx([["id", "name", "department", "cgpa"], [1, "Ana", "EEE", 10], [2, "Bo", "X", 8.33333333333333]]),
+            XLSX,
+        ),
+        ('{"id": 1, "name": "Ana", "cgpa": 10}\n{"id": 2, "cgpa": 8.33333333333333}\n', NDJSON),
+    ):
+        before = read()
+        dry = send(client, content, kind, dry_run=True).json()
+        assert read() == before
+        assert send(client, content, kind).status_code == 200
+        stored = {row[0]: row for row in read()}
+        assert dry["changes"]
+        for change in dry["changes"]:
+            assert tuple(change["after"].values()) == stored[change["id"]]
 
 
 def test_match_by_name_and_department(stored: httpx.Client, read: Callable[[], Rows]) -> None:
@@ -255,18 +419,37 @@ def test_duplicates_are_created_rows_with_a_namesake(stored: httpx.Client, read:
     assert len(read()) == len(STORED) + 6
 
 
+def test_duplicates_are_created_rows_with_the_name_of_an_earlier_row(stored: httpx.Client) -> None:
+    """Normalised, and of rows that are written: a rejected one is no student."""
+    twice = f"{HEADER}Eve,CSE,1\r\n Eve , CSE,2\r\nEve,ECE,3\r\nEve,CSE,4\r\nBoris,ECE,5\r\n"
+    created = [("Eve", "CSE"), ("Eve", "CSE"), ("Eve", "ECE"), ("Eve", "CSE"), ("Boris", "ECE")]
+    changes = [
+        make_change(row, None, (name, department, float(row - 1))) for row, (name, department) in enumerate(created, 2)
+    ]
+    assert_imported(send(stored, twice, dry_run=True), dry_run=True, created=5, duplicates=3, changes=changes)
+    assert_imported(send(stored, twice), created=5, duplicates=3)
+    rejected = f"{HEADER}New,CSE,11\r\nNew,CSE,2\r\n"
+    report = send(stored, rejected, mode="valid").json()
+    assert (report["created"], report["rejected"], report["duplicates"]) == (1, 1, 0)
+    renamed = f"id,{HEADER}1,Zoe,CSE,1\r\n,Zoe,CSE,1\r\n"
+    assert_imported(send(stored, renamed), created=1, updated=1, renamed=1, duplicates=1)
+    by_name = f"{HEADER}Uma,CSE,1\r\nUma,CSE,1\r\n"
+    report = send(stored, by_name, mode="valid", match="name,department").json()
+    assert (report["created"], report["rejected"], report["duplicates"]) == (1, 1, 0)
+
+
 BAD = f"id,{HEADER}1,Ana,CSE,9\r\n,x,y,11\r\n4,x,y,1\r\n,\t,y,z\r\n,Eve,X,1\r\nA,x,y,1\r\n"
 BAD_ERRORS = [
     make_error(3, "cgpa", "11", f"expected {CGPA}"),
     make_error(4, "id", "4", UNKNOWN),
-    make_error(5, "name", "\t", f"expected {TEXT}"),
+    make_error(5, "name", "\t", EMPTY),
     make_error(5, "cgpa", "z", f"expected {CGPA}"),
     make_error(7, "id", "A", ID),
 ]
 
 
 def test_mode_valid_writes_the_good_rows(stored: httpx.Client, read: Callable[[], Rows]) -> None:
-    assert_imported(send(stored, BAD, mode="valid"), created=1, updated=1, rejected=4, errors=BAD_ERRORS)
+    assert_imported(send(stored, BAD, mode="valid"), created=1, updated=1, renamed=1, rejected=4, errors=BAD_ERRORS)
     assert read() == [(1, "Ana", "CSE", 9.0), *STORED[1:], (6, "Eve", "X", 1.0)]
 
 
@@ -277,7 +460,7 @@ def test_dry_run_shows_changes_and_writes_nothing(stored: httpx.Client, read: Ca
         {"row": 6, "id": None, "before": None, "after": {"id": None, "name": "Eve", "department": "X", "cgpa": 1.0}},
     ]
     members: Any = {"dry_run": True, "rejected": 4, "errors": BAD_ERRORS, "changes": changes}
-    assert_imported(send(stored, BAD, mode="valid", dry_run=True), created=1, updated=1, **members)
+    assert_imported(send(stored, BAD, mode="valid", dry_run=True), created=1, updated=1, renamed=1, **members)
     assert_rejected(send(stored, BAD, dry_run=True), **members)
     kept = [{"row": 3, "id": 1, "before": before, "after": {**before, "cgpa": 9.0}}]  # what has no column
     response = send(stored, "id,cgpa\r\n5,9.5\r\n1,9\r\n", dry_run=True)
@@ -289,7 +472,9 @@ def test_dry_run_lists_a_thousand_changes(client: httpx.Client, read: Callable[[
     report = send(client, HEADER + "x,y,1\r\n" * 1001, dry_run=True).json()
     assert [change["row"] for change in report.pop("changes")] == list(range(2, 1002))
     assert report == {
-        name: value for name, value in make_report(dry_run=True, created=1001).items() if name != "changes"
+        name: value
+        for name, value in make_report(dry_run=True, created=1001, duplicates=1000).items()
+        if name != "changes"
     }
     assert read() == []
 
@@ -309,7 +494,7 @@ def test_thousand_errors_are_listed_and_all_counted(stored: httpx.Client, read: 
 
 
 def test_values_are_cut_at_a_hundred_characters(client: httpx.Client) -> None:
-    errors = [make_error(2, "name", "é" * 100, f"expected {TEXT}")]
+    errors = [make_error(2, "name", "é" * 100, BAD_TEXTS["x" * 101])]
     assert_rejected(send(client, f"{HEADER}{'é' * 101},y,1\r\n"), rejected=1, errors=errors)
 
 
@@ -377,7 +562,7 @@ UNREADABLE = {
         CSV,
         (
             "Row 1 is not a header with the columns name, department, cgpa and perhaps id: it lacks name, department, "
-            "cgpa and has “Grades of 2026”. Nothing may stand above the header"
+            "cgpa and has “Grades of 2026”. The header must be one of the first 20 rows"
         ),
     ),
     "JSON cut off": (b'[{"id": 1, "cgpa": 9}', JSON, "After element 1: the JSON array is not closed"),
@@ -571,7 +756,7 @@ def test_rejected_rows_are_corrected_and_sent_again(stored: httpx.Client, read: 
     assert lines[:4] == [
         ["name", "department", "cgpa", "note", "error"],
         ["'=x", "ECE", "11", "a\r\nb", f"cgpa: expected {CGPA}"],
-        ["", "ECE", "z", "'@n", f"name: expected {TEXT}; cgpa: expected {CGPA}"],
+        ["", "ECE", "z", "'@n", f"name: {EMPTY}; cgpa: expected {CGPA}"],
         ["n1", "X", "11", "", f"cgpa: expected {CGPA}"],
     ]
     assert len(lines) == 1 + 2 + 1499
@@ -619,12 +804,22 @@ def test_rejected_rows_are_for_who_prefers_csv(idle_client: httpx.Client, accept
 def test_same_key_returns_the_first_report(stored: httpx.Client, database_url: str, read: Callable[[], Rows]) -> None:
     """After other changes and a restart too, with errors and all."""
     first = send(stored, BAD, mode="valid", headers=KEY)
-    assert_imported(first, created=1, updated=1, rejected=4, errors=BAD_ERRORS)
+    assert_imported(first, created=1, updated=1, renamed=1, rejected=4, errors=BAD_ERRORS)
     assert stored.delete("/student/1").status_code == 200
     assert send(stored, BAD, mode="valid", headers=KEY).text == first.text
     with serve_database(database_url) as restarted:
         assert send(restarted, BAD, mode="valid", headers=KEY).text == first.text
     assert read() == [*STORED[1:], (6, "Eve", "X", 1.0)]
+
+
+def test_report_of_an_earlier_release_is_returned(stored: httpx.Client, query: Query) -> None:
+    """It has no such members."""
+    content = f"Title\r\nid,{HEADER}1,Ana,CSE,9\r\n"
+    first = send(stored, content, headers=KEY).json()
+    assert (first["renamed"], first["above_header"]) == (1, 1)
+    old = {name: value for name, value in first.items() if name not in {"renamed", "above_header"}}
+    query("UPDATE idempotency_keys SET answer = ?", json.dumps(old))
+    assert send(stored, content, headers=KEY).json() == {**first, "renamed": 0, "above_header": 0}
 
 
 def test_accept_is_no_other_request(stored: httpx.Client, read: Callable[[], Rows]) -> None:
@@ -834,7 +1029,8 @@ Model = tuple[dict[str, int], list[int], dict[int, Values], list[Values]]
 
 def model(stored: dict[int, Values], sent: list[dict[str, Any]], match: str, mode: str) -> Model:
     """Import in plain Python: the counts, the rejected rows, the students by id, and those that are created."""
-    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "duplicates"), 0)
+    counts = dict.fromkeys(("created", "updated", "unchanged", "rejected", "renamed", "duplicates"), 0)
+    pairs: set[Any] = set()
     after, created, rejected, seen = dict(stored), [], [], set()
     for position, row in enumerate(sent, 1):
         given_id = row.get("id") if match == "id" else None
@@ -852,7 +1048,8 @@ def model(stored: dict[int, Values], sent: list[dict[str, Any]], match: str, mod
         elif not found:
             created.append(tuple(row[field] for field in FIELDS))
             counts["created"] += 1
-            counts["duplicates"] += bool(same)
+            counts["duplicates"] += bool(same) or created[-1][:2] in pairs
+            pairs.add(created[-1][:2])
         else:
             old = stored[found[0]]
             new = tuple(row.get(field, value) for field, value in zip(FIELDS, old, strict=True))
@@ -861,9 +1058,11 @@ def model(stored: dict[int, Values], sent: list[dict[str, Any]], match: str, mod
             else:
                 after[found[0]] = new
                 counts["unchanged" if new == old else "updated"] += 1
+                counts["renamed"] += new[0] != old[0]
+                pairs.add((row.get("name"), row.get("department")))
     counts["rejected"] = len(rejected)
     if rejected and mode == "all":
-        return {**counts, "created": 0, "updated": 0, "duplicates": 0}, rejected, stored, []
+        return {**counts, "created": 0, "updated": 0, "renamed": 0, "duplicates": 0}, rejected, stored, []
     return counts, rejected, after, created
 
 

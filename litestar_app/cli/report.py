@@ -25,10 +25,17 @@ def show_report(report: "Report", *, is_written: bool, to_stderr: bool = False) 
         lines = [f"Nothing was written (a dry run). It would be: {', '.join([*counts, rejected])}."]
     else:
         lines = [f"Imported: {', '.join([*counts, rejected])}."]
+    if report.renamed:
+        lines.append(f"Updated with another name: {report.renamed:,}.")
     if report.duplicates:
-        lines.append(f"Created with the name and department of another student: {report.duplicates:,}.")
+        lines.append(f"Created with the name and department of another student or row: {report.duplicates:,}.")
+    skipped = []
+    if report.above_header:
+        skipped.append(f"{format_count(report.above_header, 'row')} above the header")
     if report.blank:
-        lines.append(f"Skipped: {format_count(report.blank, 'blank row')}.")
+        skipped.append(format_count(report.blank, "blank row"))
+    if skipped:
+        lines.append(f"Skipped: {', '.join(skipped)}.")
     if report.ignored_columns:
         lines.append(f"Ignored columns: {', '.join(map(printable, report.ignored_columns))}.")
     click.echo("\n".join(lines), err=to_stderr)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
@@ -14,6 +14,8 @@ from litestar_app.exceptions import InvalidBodyError, UnreadableBodyError
 S = TypeVar("S", bound=Struct)
 MAX_DIGITS = 400
 """More than any double or 64-bit integer has."""
+TOO_SHORT = "it ends too early"
+SURROGATE = "a surrogate without its other half"
 
 
 def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingProxyType({})) -> S:
@@ -28,16 +30,13 @@ def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingPr
         try:
             data = msgspec.json.decode(raw, type=kind)
         except msgspec.ValidationError:  # msgspec stops at the first problem, so each field gets another look
-            problems = list(_find_problems(_decode_untyped(raw), kind, expected))
-            raise InvalidBodyError(problems or [("", "a field is given more than once")]) from None
+            data = _decode_again(_decode_untyped(raw), kind, expected)
     except RecursionError:
         raise UnreadableBodyError("The body is nested too deeply") from None
     except UnicodeEncodeError:
-        raise UnreadableBodyError("The body is not JSON: a surrogate without its other half") from None
-    except (msgspec.DecodeError, ValueError) as error:
-        if not _is_utf_8(raw):  # releases of msgspec raise different errors for it
-            raise UnreadableBodyError("The body is not UTF-8") from None
-        raise UnreadableBodyError(f"The body is not JSON: {error}") from None
+        raise UnreadableBodyError(f"The body is not JSON: {SURROGATE}") from None
+    except (msgspec.DecodeError, ValueError):
+        raise UnreadableBodyError(_explain(raw)) from None
     if problems := [
         (f"/{name}", f"expected {value}, or none")
         for name, value in expected.items()
@@ -47,12 +46,60 @@ def decode(raw: bytes, kind: type[S], expected: Mapping[str, object] = MappingPr
     return data
 
 
-def _is_utf_8(raw: bytes) -> bool:
+def _decode_again(value: object, kind: type[S], expected: Mapping[str, object]) -> S:
+    """List every problem; there is none where only an integer that is expected is written as `1.0`."""
+    is_rewritten = False
+    if isinstance(value, dict):
+        for name in expected:
+            number = value.get(name)
+            if isinstance(number, float) and number.is_integer():
+                value[name], is_rewritten = int(number), True
+    problems = list(_find_problems(value, kind, expected))
+    if is_rewritten and not problems:
+        return msgspec.convert(value, kind)
+    raise InvalidBodyError(problems or [("", "a field is given more than once")])
+
+
+def _explain(raw: bytes) -> str:
+    """Say why a body is not JSON, in the same words with every release of msgspec."""
     try:
-        raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return "The body is not UTF-8"
+    return f"The body is not JSON: {explain_syntax(text)}"
+
+
+def explain_syntax(text: str) -> str:
+    """Say why a text is not JSON, and where.
+
+    Raises:
+        RecursionError: it is nested too deeply.
+
+    """
+    if text.startswith("\ufeff"):
+        return "it begins with a byte order mark"
+    try:
+        value = json.loads(text, parse_constant=_reject_constant, parse_int=_parse_integer)
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        reason = describe_error(error)
+        return reason if reason == TOO_SHORT else f"{reason}, at character {error.pos + 1:,}"
+    except UnicodeEncodeError:
+        return SURROGATE
+    except ValueError as error:
+        return str(error)
+    return "a number is out of range"
+
+
+def describe_error(error: json.JSONDecodeError) -> str:
+    """Say in a few words why a text is not JSON."""
+    if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
+        return TOO_SHORT
+    if error.msg.startswith("Extra data"):
+        return "more follows after its end"
+    if error.msg.startswith("Invalid control character"):
+        return "a control character in a string"
+    return "unexpected text"
 
 
 def _decode_untyped(raw: bytes) -> object:
@@ -70,7 +117,7 @@ def _parse_integer(text: str) -> int | float:
 
 
 def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _find_problems(value: object, kind: type[Struct], expected: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -81,17 +128,25 @@ def _find_problems(value: object, kind: type[Struct], expected: Mapping[str, obj
     for name, field in fields.items():
         if name in value:
             try:
-                msgspec.convert(value[name], field.type)
+                converted = msgspec.convert(value[name], field.type)
             except msgspec.ValidationError:
                 yield f"/{name}", f"expected {describe(field.type)}"
             else:
+                for fault in filter(None, (rule(converted) for rule in _find_rules(field.type))):
+                    yield f"/{name}", fault
                 if name in expected and value[name] != expected[name]:
                     yield f"/{name}", f"expected {expected[name]}, or none"
         elif field.required:
             yield f"/{name}", f"missing; expected {describe(field.type)}"
-    for name in value.keys() - fields.keys():
+    for name in [name for name in value if name not in fields]:
         pointer = name.replace("~", "~0").replace("/", "~1")
         yield f"/{pointer}", f"no such field; expected only {', '.join(fields)}"
+
+
+def _find_rules(annotation: Any) -> Iterator[Callable[[Any], str]]:
+    """Find the functions in the field's own annotation: each tells the fault of a value, or ""."""
+    for part in (annotation, *get_args(annotation)):
+        yield from filter(callable, getattr(part, "__metadata__", ()))
 
 
 def describe(annotation: Any) -> str:

@@ -92,7 +92,7 @@ TOTAL = ResponseHeader(
     example="250",
 )
 # What the documentation shows of a body that cannot be read.
-BODY = {400: "The body is not JSON: Input data was truncated"}
+BODY = {400: "The body is not JSON: it ends too early"}
 PATCH_TYPES = "Expected a body with Content-Type: application/merge-patch+json or application/json, in UTF-8"
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import cast as sql_cast
 from litestar_app.exceptions import InvalidQueryError
 from litestar_app.models import Student
 from litestar_app.students.schemas import MAX_ID, StudentRead
+from litestar_app.students.texts import MAX_LENGTH, normalize
 
 STUDENTS = cast("Table", Student.__table__)
 
@@ -39,12 +40,12 @@ INDEXED = {
 SHORT_PAGE = 1000
 """Rows that a query may pass, skipped ones included, and still be a short one."""
 CHECKSUM_BYTES = 6
-MAX_NAME = 100
+MAX_NAME = MAX_LENGTH
 """Characters of a name to look for."""
 
 
 class Filters(Struct, frozen=True, omit_defaults=True):
-    """What students must match; all of it."""
+    """What students must match; all of it. Texts match normalised, and as given: so another program may have them."""
 
     department: tuple[str, ...] = ()
     """One of these, exactly; none of them stands for any."""
@@ -53,13 +54,19 @@ class Filters(Struct, frozen=True, omit_defaults=True):
     cgpa_min: float | None = None
     cgpa_max: float | None = None
 
+    @property
+    def departments(self) -> list[str]:
+        """Every form of the departments."""
+        return sorted({form for text in self.department for form in (text, normalize(text))})
+
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions of SQL."""
         conditions = []
         if self.department:
-            conditions.append(_is_one_of(STUDENTS.c.department, self.department))
+            conditions.append(_is_one_of(STUDENTS.c.department, self.departments))
         if self.name is not None:
-            conditions.append(_contains(STUDENTS.c.name, self.name))
+            forms = {normalize(self.name), self.name[:MAX_NAME]}
+            conditions.append(or_(*(_contains(STUDENTS.c.name, form) for form in sorted(forms))))
         if self.cgpa_min is not None:
             conditions.append(STUDENTS.c.cgpa >= self.cgpa_min)
         if self.cgpa_max is not None:
@@ -147,16 +154,17 @@ class Listing(Struct, frozen=True, kw_only=True):
     def is_short(self) -> bool:
         """Tell whether an index leads to the rows, so that the query takes about a millisecond at most."""
         filters = self.filters
-        keys = [key for key in self.sort if key.column != "department" or len(filters.department) != 1]
+        departments = filters.departments
+        keys = [key for key in self.sort if key.column != "department" or len(departments) != 1]
         columns = [key.column for key in keys]
         has_range = filters.cgpa_min is not None or filters.cgpa_max is not None
         return (
             self.limit + self.offset <= SHORT_PAGE
             and filters.name is None
-            and len(filters.department) <= 1
+            and len(departments) <= 1
             and (not has_range or columns[0] == "cgpa")
             and len({key.is_descending for key in keys}) == 1
-            and (*["department"] * len(filters.department), *columns) in INDEXED
+            and (*["department"] * len(departments), *columns) in INDEXED
         )
 
     def turn_around(self) -> Self:
@@ -225,9 +233,12 @@ def _is_possible(cursor: Cursor) -> bool:
 
 
 def _check_filters(filters: Filters) -> None:
-    if "" in filters.department:
+    name = None if filters.name is None else normalize(filters.name)
+    if not all(map(normalize, filters.department)):
         raise InvalidQueryError("query parameter 'department': empty; leave it out")
-    if filters.name is not None and len(filters.name) > MAX_NAME:
+    if name == "":
+        raise InvalidQueryError("query parameter 'name': empty; leave it out")
+    if name is not None and len(name) > MAX_NAME:
         raise InvalidQueryError(f"query parameter 'name': expected at most {MAX_NAME} characters")
     for field, texts in (("department", filters.department), ("name", [filters.name or ""])):
         if any("\0" in text for text in texts):  # at which SQLite ends a text in some functions and not in others
@@ -256,7 +267,7 @@ def select_students(listing: Listing) -> Iterator[Select[Any]]:
     a UNION they would take five times as long, for SQLAlchemy to write it. Backward, the rows come in opposite order.
     """
     keys = [SortKey(column, is_descending != listing.is_backward) for column, is_descending in listing.sort]
-    if len(listing.filters.department) == 1:  # then it sorts nothing
+    if len(listing.filters.departments) == 1:  # then it sorts nothing
         keys = [key for key in keys if key.column != "department"]
     order = [STUDENTS.c[column].desc() if is_descending else STUDENTS.c[column].asc() for column, is_descending in keys]
     page = select(STUDENTS).where(*listing.filters.conditions()).order_by(*order)

@@ -6,43 +6,44 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from litestar_app.students.texts import MAX_LENGTH, PATTERN, find_fault
+
 MAX_ID = 2**63 - 1
 """The highest id that a database holds."""
 
-# Of Unicode: control characters, line and paragraph separators, bidirectional overrides and isolates.
-_FORBIDDEN = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-# What shows nothing by itself: joiners and other formatting, fillers, variation selectors, blanks.
-_INVISIBLE = (
-    r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f"
-    r"\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-)
-_TEXT = (
-    rf"^(?=[{_INVISIBLE}{_FORBIDDEN}]*[^{_INVISIBLE}{_FORBIDDEN}])"
-    rf"\s*[^\s{_FORBIDDEN}]([^{_FORBIDDEN}]{{0,98}}[^\s{_FORBIDDEN}])?\s*$"
-)
 _TEXT_RULE = (
-    "1 to 100 characters after trimming white space at both ends, at least one of them visible, "
-    "without control characters, line separators and bidirectional overrides"
+    f"1 to {MAX_LENGTH} characters, at least one of them visible, once the text is normalised: Unicode NFC, no white "
+    "space at the ends, one space for each run of spaces. No control characters, line separators, bidirectional "
+    "overrides or isolates, and no U+FFFD"
+)
+_TEXT = Meta(
+    description=f"a text of 1 to {MAX_LENGTH} characters",
+    extra_json_schema={"pattern": PATTERN, "description": _TEXT_RULE},
 )
 
-Name = Annotated[str, Meta(pattern=_TEXT, description=_TEXT_RULE, examples=["Ananya"])]
-Department = Annotated[str, Meta(pattern=_TEXT, description=_TEXT_RULE, examples=["CSE"])]
+Name = Annotated[str, _TEXT, Meta(examples=["Ananya"]), find_fault]
+Department = Annotated[str, _TEXT, Meta(examples=["CSE"]), find_fault]
 Cgpa = Annotated[float, Meta(ge=0, le=10, description="a number from 0 to 10", examples=[8.9])]
 GivenId = Annotated[
     int, Meta(description="the id in the path, or none", examples=[1], extra_json_schema={"readOnly": True})
 ]
 
 
+def _check(text: str) -> None:
+    if fault := find_fault(text):
+        raise ValueError(fault)  # which msgspec makes its own error
+
+
 class StudentCreate(Struct, forbid_unknown_fields=True):
-    """A new student, without an id: the database gives it."""
+    """A new student, without an id: the database gives it. The texts are as sent: what stores them normalises them."""
 
     name: Name
     department: Department
     cgpa: Cgpa
 
     def __post_init__(self) -> None:
-        self.name = self.name.strip()
-        self.department = self.department.strip()
+        _check(self.name)
+        _check(self.department)
         self.cgpa += 0.0  # makes -0.0 the 0.0 that it equals
 
 
@@ -61,9 +62,9 @@ class StudentPatch(Struct, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.name is not UNSET:
-            self.name = self.name.strip()
+            _check(self.name)
         if self.department is not UNSET:
-            self.department = self.department.strip()
+            _check(self.department)
         if self.cgpa is not UNSET:
             self.cgpa += 0.0
 

@@ -19,6 +19,7 @@ from litestar_app.exceptions import ConstraintError, PreconditionFailedError, St
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
 from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
+from litestar_app.students.texts import normalize
 
 BY_IDS = select_by_ids(STUDENTS)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
@@ -123,7 +124,7 @@ class StudentService:
         return StudentRead(*row)
 
     async def create(self, data: StudentCreate, who: str, key: str | None = None) -> StudentRead:
-        """Store a new student and return it with the id that the database gave it.
+        """Store a new student, its texts normalised, and return it with the id that the database gave it.
 
         With a key, the same data again returns the first response again.
 
@@ -132,17 +133,20 @@ class StudentService:
             KeyReusedError: the key was used with other data.
 
         """
+        columns = _columns(data)
+        # trimmed only, as in the fingerprints of earlier releases
+        request = StudentCreate(data.name.strip(), data.department.strip(), data.cgpa) if key else data
 
         def create(session: Session) -> StudentRead:
-            if key and (earlier := self._keys.load(session, key, data)):
+            if key and (earlier := self._keys.load(session, key, request)):
                 return earlier
-            inserted = execute_fixed(session, INSERT, _columns(data))
+            inserted = execute_fixed(session, INSERT, columns)
             if inserted.rowcount != 1:  # a trigger of another program has skipped the row
                 raise ConstraintError
-            student = StudentRead(inserted.lastrowid, data.name, data.department, data.cgpa)
+            student = StudentRead(inserted.lastrowid, **columns)
             self._history.add(session, who, "create", student.id, after=_values(student))
             if key:
-                self._keys.save(session, key, data, student)
+                self._keys.save(session, key, request, student)
             return student
 
         with self._keys.claim(key):
@@ -151,11 +155,14 @@ class StudentService:
     async def change(
         self, student_id: int, data: StudentCreate | StudentPatch, who: str, etags: frozenset[str] | None = None
     ) -> StudentRead:
-        """Change the given fields of a student, or raise StudentNotFoundError or PreconditionFailedError."""
-        changes = _columns(data)
+        """Change the given fields of a student, or raise StudentNotFoundError or PreconditionFailedError.
+
+        A text that is sent as it is stored stays, even if another program has stored it and it is not normalised.
+        """
 
         def change(session: Session) -> StudentRead:
             student = _get_for_update(session, student_id, etags)
+            changes = _columns(data, student)
             changed = msgspec.structs.replace(student, **changes)
             if changed != student:
                 _execute_for_one(session, UPDATES[tuple(changes)], student_id, changes)
@@ -218,9 +225,16 @@ def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | N
     return student
 
 
-def _columns(data: StudentCreate | StudentPatch) -> dict[str, Any]:
-    """Return what is given, in the order of FIELDS."""
-    return {column: value for column in FIELDS if (value := getattr(data, column)) is not UNSET}
+def _columns(data: StudentCreate | StudentPatch, stored: StudentRead | None = None) -> dict[str, Any]:
+    """Return what is given, in the order of FIELDS; a text normalised, unless it is the stored one."""
+    columns: dict[str, Any] = {}
+    for column in FIELDS:
+        value = getattr(data, column)
+        if value.__class__ is str and (stored is None or value != getattr(stored, column)):
+            value = normalize(value)
+        if value is not UNSET:
+            columns[column] = value
+    return columns
 
 
 def _values(student: StudentRead) -> Values:

@@ -18,13 +18,27 @@ from litestar_app.database import Database
 from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.idempotency import IdempotencyStore
-from litestar_app.transfer.formats import ImportRow, Kind, Match, RowError, Table, open_table, validate, write_rejected
+from litestar_app.transfer.formats import (
+    Batch,
+    ImportRow,
+    Kind,
+    Match,
+    RowError,
+    Table,
+    open_table,
+    validate,
+    write_rejected,
+)
 from litestar_app.transfer.merge import Merge, stage
 from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 
 Mode = Literal["all", "valid"]
 SPREADSHEETS = {"csv", "xlsx"}
 """Kinds of files that a spreadsheet writes, which keeps 15 digits of a number."""
+
+
+MAX_HASHES = 500_000
+"""Names that are kept in memory while namesakes are looked for: some 30 MB."""
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):
@@ -53,11 +67,27 @@ class Staged(Struct):
     table: Table
     rejected: int = 0
     errors: list[ImportProblem] = []
+    has_sent: bool = False
+    """Whether a row has cells that may be right as they were sent, if a student is stored so."""
+    hashes: set[int] = msgspec.field(default_factory=set)
+    """Of the names and departments, while they are few."""
+    namesakes: int | None = 0
+    """How many rows have the name and department of an earlier one; None if there are too many rows to know."""
 
     def add(self, errors: list[RowError]) -> None:
         """Count the rows with errors, and keep some."""
         self.rejected += len({error.row for error in errors})
         self.errors += [ImportProblem(*error) for error in errors[: max(0, MAX_LISTED - len(self.errors))]]
+
+    def compare(self, rows: list[ImportRow]) -> None:
+        """Count namesakes, which costs the database four times as much."""
+        if self.namesakes is not None:
+            before = len(self.hashes)
+            self.hashes.update([hash(row[2:4]) for row in rows])
+            self.namesakes += before + len(rows) - len(self.hashes)
+            if len(self.hashes) > MAX_HASHES:
+                self.namesakes = None
+                self.hashes.clear()
 
 
 class ImportService:
@@ -122,20 +152,22 @@ class ImportService:
                 return report
 
     def _merge(self, session: Session, staged: Staged, options: ImportOptions, who: str, limit: int | None) -> Report:
-        merge = Merge(session, options.match, is_rounded=staged.table.kind in SPREADSHEETS)
+        is_rounded = staged.table.kind in SPREADSHEETS
+        merge = Merge(session, options.match, is_rounded=is_rounded, has_sent=staged.has_sent)
         merge.compare()
-        counts = merge.count()
+        counts = merge.count(staged.namesakes)
         errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
         report = Report(
             **{**counts, "rejected": counts["rejected"] + staged.rejected},
             dry_run=options.dry_run,
             blank=staged.table.blank,
+            above_header=staged.table.above_header,
             ignored_columns=staged.table.ignored_columns,
             changes=merge.find_changes(MAX_LISTED) if options.dry_run else [],
             errors=errors[:limit],
         )
         if report.rejected and options.mode == "all":
-            raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, duplicates=0))
+            raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, renamed=0, duplicates=0))
         if not options.dry_run:
             log = self._history.begin_import(session, who)
             merge.write(counts["created"], log)
@@ -166,11 +198,14 @@ def _explain(file: BinaryIO, options: ImportOptions, report: Report) -> Iterator
         yield row, "; ".join(f"{error.column}: {error.detail}" if error.column else error.detail for error in errors)
 
 
-def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[list[ImportRow]]:
+def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[Batch]:
     for batch in validate(staged.table, match):
         staged.add(batch.errors)
+        if match != "name,department":  # by which they are the same student
+            staged.compare(batch.rows if not batch.sent else [*batch.rows, *(sent.row for sent in batch.sent)])
+        staged.has_sent = staged.has_sent or bool(batch.sent)
         report_progress(staged.table.row)
-        yield batch.rows
+        yield batch
 
 
 def _count(report: Report, outcome: str) -> None:

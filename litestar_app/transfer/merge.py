@@ -1,8 +1,10 @@
 """Merging: rows in a temporary table become students, by statements about all of them at once."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -13,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     and_,
     case,
     exists,
@@ -23,6 +26,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
@@ -31,11 +35,12 @@ from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
 from litestar_app.students.listing import STUDENTS
 from litestar_app.students.schemas import StudentRead
-from litestar_app.transfer.formats import ImportRow, Match
-from litestar_app.transfer.formats.readers import RULES
-from litestar_app.transfer.formats.rows import BITS
+from litestar_app.transfer.formats import ALL, NAME, Batch, ImportRow, Match, SentRow
+from litestar_app.transfer.formats.readers import MAX_DOUBLE
+from litestar_app.transfer.formats.rows import BITS, EMPTY
 from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem
 
+LONG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 STAGED = Table(
     "import_rows",
     MetaData(),
@@ -56,6 +61,19 @@ STAGED = Table(
 )
 """Rows of a file, as `ImportRow` has them; then which student each is, how many it could be, the row that is the same
 student, which columns change, and whether it is rejected."""
+SENT = Table(
+    "import_sent",
+    MetaData(),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", LONG_TEXT),
+    Column("department", LONG_TEXT),
+    Column("invalid", Integer),
+    Column("problems", LONG_TEXT),
+    prefixes=["TEMPORARY"],
+    **MYSQL,
+)
+"""Of rows as `SentRow` has them: their texts as sent, which cells break a rule, and the problems of those as JSON. One
+row for each row of the file, since MySQL opens a temporary table only once in a statement."""
 PART = 10_000
 """Rows of which a statement takes care, so that none takes as long as a server that hangs."""
 CACHE = 64 * 1024
@@ -73,11 +91,11 @@ MERGE_LOCK_TRIES = 12
 seconds are waited for that: longer than a hung server may let one statement wait."""
 ROUNDING = 5.1e-15
 """How far a CGPA that a spreadsheet has saved, with 15 digits, may be from the one that was exported."""
-S, D = STAGED.c, STUDENTS.c
+S, D, T = STAGED.c, STUDENTS.c, SENT.c
 Execute: TypeAlias = Callable[..., Any]
 
 
-def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Match) -> None:
+def stage(connection: Connection, batches: Iterable[Batch], match: Match) -> None:
     """Write rows into a temporary table of the connection, past SQLAlchemy, which would begin by the lock to write.
 
     Each row that is the same student as an earlier one is marked. On MySQL it returns when it is this import's turn.
@@ -87,21 +105,27 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Mat
     cursor = dbapi_connection.cursor()
     mark = "?" if dialect.name == "sqlite" else "%s"
     statement = f"INSERT INTO import_rows ({', '.join(STAGED_COLUMNS)}) VALUES ({', '.join([mark] * 7)})"  # noqa: S608
-    cursor.execute(str(CreateTable(STAGED).compile(dialect=dialect)))
+    sent_statement = f"INSERT INTO import_sent VALUES ({', '.join([mark] * 5)})"  # noqa: S608
+    for table in (STAGED, SENT):
+        cursor.execute(str(CreateTable(table).compile(dialect=dialect)))
     if dialect.name == "sqlite":
         cursor.execute(f"PRAGMA cache_size=-{CACHE}")
     else:
         cursor.execute("SELECT @@max_allowed_packet")
         cursor.max_stmt_length = min(cursor.max_stmt_length, cursor.fetchone()[0] // 2)  # of many rows at once
     cursor.execute("BEGIN")
-    for rows in batches:
-        cursor.executemany(statement, rows)
+    for batch in batches:
+        cursor.executemany(statement, batch.rows)
+        if batch.sent:
+            cursor.executemany(statement, [_make_storable(sent.row, dialect.name) for sent in batch.sent])
+            cursor.executemany(sent_statement, [_encode(sent) for sent in batch.sent])
     if match != "none":
         key = KEYS[match]
+        has_key = " AND ".join(f"{column} IS NOT NULL" for column in key.split(", "))
         # of one mention of the table, since MySQL opens a temporary one only once in a statement
         twins = (
             f"SELECT first, number FROM (SELECT number, MIN(number) OVER (PARTITION BY {key}) AS first "  # noqa: S608
-            f"FROM import_rows WHERE {key.partition(',')[0]} IS NOT NULL) AS grouped WHERE first < number"
+            f"FROM import_rows WHERE {has_key}) AS grouped WHERE first < number"
         )
         cursor.execute(twins)
         found = cursor.fetchall()
@@ -110,6 +134,17 @@ def stage(connection: Connection, batches: Iterable[list[ImportRow]], match: Mat
     if dialect.name != "sqlite":
         _take_turn(cursor)
     cursor.close()
+
+
+def _make_storable(row: ImportRow, dialect: str) -> ImportRow:
+    """Leave out infinity on MySQL, which has none."""
+    is_infinite = dialect != "sqlite" and row[4] is not None and math.isinf(row[4])
+    return (*row[:4], None, *row[5:]) if is_infinite else row
+
+
+def _encode(sent: SentRow) -> tuple[int, str | None, str | None, int, str]:
+    problems = msgspec.json.encode([ImportProblem(*error) for error in sent.errors]).decode()
+    return sent.row[0], sent.name, sent.department, sent.invalid, problems
 
 
 def _take_turn(cursor: Any) -> None:
@@ -127,10 +162,14 @@ def _take_turn(cursor: Any) -> None:
 class Merge:
     """The merge of staged rows, in one transaction: find what each row is, then write."""
 
-    def __init__(self, session: Session, match: Match, *, is_rounded: bool = False) -> None:
-        """Take what tells that a row is a student, and whether the file may have lost digits in a spreadsheet."""
+    def __init__(self, session: Session, match: Match, *, is_rounded: bool = False, has_sent: bool = False) -> None:
+        """Take what tells that a row is a student, and what is known of the file.
+
+        It `is_rounded` if a spreadsheet may have cut digits, and `has_sent` rows if some are staged as `SentRow`.
+        """
         self._connection = session.connection()
         self._is_rounded = is_rounded
+        self._has_sent = has_sent
         self._execute = self._connection.execute
         self._match = match
         last = self._execute(select(func.coalesce(func.max(S.number), 0))).scalar_one()
@@ -150,10 +189,14 @@ class Merge:
                 found = select(func.min(D.id)).where(same).scalar_subquery()
                 matches = select(func.count()).select_from(STUDENTS).where(same).scalar_subquery()
                 self._execute(update(STAGED).where(part).values(target=found, matches=matches))
+                if self._has_sent:
+                    same = or_(same, self._match_sent(part))
                 self._execute(update(STAGED).where(part, S.matches > 1).values(is_wrong=1))
                 self._execute(select(func.count()).where(part, is_student).with_for_update())
                 is_student = and_(is_student, same)  # and still is
-            emptied = or_(*(and_(_has(S.emptied, bit), D[field].is_not(None)) for field, bit in _bits()))
+            if self._has_sent:
+                self._keep_sent(part)
+            emptied = or_(*(and_(_has(S.emptied, bit), self._is_filled(field)) for field, bit in _bits()))
             changed = [case((and_(_has(S.given, bit), self._differs(field)), bit), else_=0) for field, bit in _bits()]
             self._execute(
                 update(STAGED)
@@ -163,33 +206,82 @@ class Merge:
             # found, and deleted or renamed before it was locked
             gone = {"target": None} if self._match == "name,department" else {"target": None, "is_wrong": 1}
             self._execute(update(STAGED).where(part, S.target.is_not(None), S.changed.is_(None)).values(gone))
+            if self._has_sent:
+                changing = func.coalesce(S.changed, ALL)  # of a student to create: all
+                wrong = exists().where(T.number == S.number, T.invalid.bitwise_and(changing) != 0)
+                self._execute(update(STAGED).where(part, wrong).values(is_wrong=1))
+
+    def _match_sent(self, part: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Find the students who are stored as their rows were sent; return what such a row and its student have."""
+        sent = [D[field] == func.coalesce(T[field], S[field]) for field in ("name", "department")]
+        same = and_(T.number == S.number, *sent)
+        pairs = SENT.join(STUDENTS, and_(*sent))
+        found = select(func.min(D.id)).select_from(pairs).where(T.number == S.number)
+        matches = select(func.count()).select_from(pairs).where(T.number == S.number)
+        unmatched = update(STAGED).where(part, S.matches == 0)
+        self._execute(unmatched.values(target=found.scalar_subquery()))
+        self._execute(unmatched.where(S.target.is_not(None)).values(matches=matches.scalar_subquery()))
+        return exists().where(same).correlate(STAGED, STUDENTS)
+
+    def _keep_sent(self, part: ColumnElement[bool]) -> None:
+        """Take a text that is sent as it is stored as one that is not given."""
+        for field, bit in list(_bits())[:2]:
+            same = D[field] + "|" == T[field] + "|"  # with blanks at the end, which MySQL leaves out
+            kept = exists().where(T.number == S.number, D.id == S.target, same)
+            self._execute(update(STAGED).where(part, _has(S.given, bit), kept).values(given=S.given - bit))
+
+    def _is_filled(self, field: str) -> ColumnElement[bool]:
+        """Tell whether something is stored that an empty cell does not stand for."""
+        if field != "cgpa":
+            return func.trim(D[field]) != ""
+        # JSON has no infinity, which is null in an export
+        return D.cgpa.is_not(None) if self._is_rounded else func.abs(D.cgpa) <= MAX_DOUBLE
 
     def _differs(self, field: str) -> ColumnElement[bool]:
         """Compare what is stored with what the file has."""
         if field == "cgpa" and self._is_rounded:
             size = case((func.abs(D.cgpa) < 1, func.abs(D.cgpa)), else_=1.0)
-            return or_(D.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
+            return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
         return D[field].is_distinct_from(S[field])
 
-    def count(self) -> dict[str, int]:
-        """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake."""
+    def count(self, namesakes: int | None = None) -> dict[str, int]:
+        """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake.
+
+        `namesakes` is how many rows have the name and department of an earlier one, if that is known.
+        """
         good, found = S.is_wrong == 0, S.target.is_not(None)
         counted = {
             "created": and_(good, ~found),
             "updated": and_(good, found, S.changed != 0),
             "unchanged": and_(good, found, S.changed == 0),
             "rejected": S.is_wrong == 1,
+            "renamed": and_(good, found, _has(S.changed, NAME)),
             "duplicates": and_(good, ~found, exists().where(D.name == S.name, D.department == S.department)),
         }
         sums = select(*(func.coalesce(func.sum(case((which, 1), else_=0)), 0) for which in counted.values()))
         totals = [self._execute(sums.select_from(STAGED).where(part)).one() for part in self._parts]
-        return dict(zip(counted, (int(sum(column)) for column in zip(*totals, strict=True)), strict=True))
+        counts = dict(zip(counted, (int(sum(column)) for column in zip(*totals, strict=True)), strict=True))
+        if namesakes and counts["created"] == sum(
+            counts.values()
+        ):  # every row is created, and no student is a namesake
+            counts["duplicates"] = namesakes
+        elif namesakes != 0:
+            counts["duplicates"] += self._count_namesakes()
+        return counts
+
+    def _count_namesakes(self) -> int:
+        """Count the rows to create whose name and department an earlier row has, and no student yet."""
+        place = func.row_number().over(partition_by=(S.name, S.department), order_by=S.number)
+        rows = select(S.name, S.department, S.target, place.label("place")).where(S.is_wrong == 0).subquery()
+        stored = exists().where(D.name == rows.c.name, D.department == rows.c.department)
+        counted = select(func.count()).select_from(rows).where(rows.c.target.is_(None), rows.c.place > 1, ~stored)
+        return int(self._execute(counted).scalar_one())
 
     def find_problems(self, limit: int | None) -> Iterator[ImportProblem]:
         """Describe the rows that are rejected, up to a limit."""
         wrong = (
-            select(STAGED, *(D[field].label(f"stored_{field}") for field in FIELDS))
-            .select_from(STAGED.outerjoin(STUDENTS, D.id == S.target))
+            select(STAGED, *(D[field].label(f"stored_{field}") for field in FIELDS), T.invalid, T.problems)
+            .select_from(STAGED.outerjoin(STUDENTS, D.id == S.target).outerjoin(SENT, T.number == S.number))
             .where(S.is_wrong == 1)
             .order_by(S.number)
             .limit(limit)
@@ -199,15 +291,22 @@ class Merge:
             if row.twin is not None:
                 detail = f"the same student as in row {row.twin}"
                 yield ImportProblem(row.number, "id" if self._match == "id" else None, shown, detail)
-            elif row.target is None:
+            elif row.target is None and row.id is not None and self._match == "id":
                 detail = "no student has this id; leave it empty to create a student"
                 yield ImportProblem(row.number, "id", shown, detail)
-            elif row.matches > 1:
+            elif row.target is not None and row.matches > 1:
                 detail = f"{row.matches} students have this name and department; name one by its id"
                 yield ImportProblem(row.number, None, "", detail)
+            changed = ALL if row.changed is None else row.changed
+            faults = {
+                problem.column: problem
+                for problem in (msgspec.json.decode(row.problems, type=list[ImportProblem]) if row.problems else [])
+            }
             for field, bit in _bits():
-                if row.target is not None and row.emptied & bit and getattr(row, f"stored_{field}") is not None:
-                    yield ImportProblem(row.number, field, "", f"empty; expected {RULES[field]}")
+                if row.target is not None and row.emptied & bit and _is_filled(getattr(row, f"stored_{field}")):
+                    yield ImportProblem(row.number, field, "", EMPTY[field])
+                elif field in faults and changed & bit:
+                    yield faults[field]
 
     def find_changes(self, limit: int) -> list[ImportChange]:
         """Describe what good rows create and update, up to a limit."""
@@ -221,9 +320,9 @@ class Merge:
         changes = []
         for row in self._execute(changing):
             stored = [getattr(row, f"stored_{field}") for field in FIELDS]
+            written = ALL if row.target is None else row.changed
             after = [
-                getattr(row, field) if row.given & bit else old
-                for (field, bit), old in zip(_bits(), stored, strict=True)
+                getattr(row, field) if written & bit else old for (field, bit), old in zip(_bits(), stored, strict=True)
             ]
             before = None if row.target is None else StudentRead(row.target, *stored)
             changes.append(ImportChange(row.number, row.target, before, ImportedStudent(row.target, *after)))
@@ -266,6 +365,12 @@ class Merge:
 
 def _bits() -> Iterator[tuple[str, int]]:
     return zip(FIELDS, BITS, strict=True)
+
+
+def _is_filled(stored: object) -> bool:
+    if isinstance(stored, str):
+        return stored.strip(" ") != ""
+    return stored is not None and stored not in {math.inf, -math.inf}
 
 
 def _has(mask: ColumnElement[int], bit: int) -> ColumnElement[bool]:

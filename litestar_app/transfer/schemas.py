@@ -51,10 +51,18 @@ class Report(Struct, kw_only=True):
     updated: Annotated[int, Meta(examples=[1])] = 0
     unchanged: Annotated[int, Meta(examples=[0])] = 0
     rejected: Annotated[int, Meta(description="rows with a problem", examples=[0])] = 0
+    renamed: Annotated[int, Meta(description="updated rows that change the name", examples=[0])] = 0
     duplicates: Annotated[
-        int, Meta(description="created rows with the name and department of another student", examples=[0])
+        int,
+        Meta(
+            description="created rows with the name and department of another student, or of an earlier row",
+            examples=[0],
+        ),
     ] = 0
     blank: Annotated[int, Meta(description="blank rows, which are skipped", examples=[0])] = 0
+    above_header: Annotated[
+        int, Meta(description="rows above the header that are not blank; they are skipped", examples=[0])
+    ] = 0
     ignored_columns: Annotated[list[str], Meta(examples=[["Email"]])] = field(default_factory=list)
     changes: Annotated[list[ImportChange], Meta(description="of a dry run, the first 1000", examples=[[]])] = field(
         default_factory=list

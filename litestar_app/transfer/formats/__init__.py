@@ -3,7 +3,18 @@
 from litestar_app.transfer.formats.encoders import encode_csv, encode_csv_header, encode_ndjson, write_xlsx
 from litestar_app.transfer.formats.open import open_table
 from litestar_app.transfer.formats.rejected import write_rejected
-from litestar_app.transfer.formats.rows import ALL, CGPA, DEPARTMENT, NAME, Batch, ImportRow, Match, RowError, validate
+from litestar_app.transfer.formats.rows import (
+    ALL,
+    CGPA,
+    DEPARTMENT,
+    NAME,
+    Batch,
+    ImportRow,
+    Match,
+    RowError,
+    SentRow,
+    validate,
+)
 from litestar_app.transfer.formats.tables import Kind, Table
 
 __all__ = [
@@ -16,6 +27,7 @@ __all__ = [
     "Kind",
     "Match",
     "RowError",
+    "SentRow",
     "Table",
     "encode_csv",
     "encode_csv_header",

@@ -6,8 +6,9 @@ NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]
 """A number with `.` or `,` before its decimals; there are no separators of thousands."""
 MAX_WHOLE = 1e21
 """From which a number is written with an exponent, so that 1e300 is no text of 300 digits."""
-INTEGER = re.compile(r"[+-]?[0-9]{1,25}")
-RISKY = frozenset("'=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
+INTEGER = re.compile(r"([+-]?[0-9]{1,25})(?:[.,]0*)?")
+"""An integer, also as `7.0`: pandas writes it so where another cell of the column is empty."""
+RISKY = frozenset(" '=+-@\t\r＝＋－＠")  # noqa: RUF001  spreadsheets take the wide ones too
 """How a cell begins that is looked at closely."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")  # noqa: RUF001
 

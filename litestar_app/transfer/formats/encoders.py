@@ -28,14 +28,19 @@ def encode_csv_header() -> bytes:
 def encode_csv(rows: Iterable[StudentRow]) -> bytes:
     """Return lines of a CSV file in UTF-8 (RFC 4180), with no cell that a spreadsheet would run as a formula."""
     text = StringIO(newline="")
-    csv.writer(text).writerows(
-        [
-            row
-            if (row[1] or "")[:1] not in RISKY and (row[2] or "")[:1] not in RISKY
-            else (row[0], protect(row[1] or ""), protect(row[2] or ""), row[3])
-            for row in rows
-        ]
-    )
+    has_blanks = False
+
+    def protect_row(row: StudentRow) -> StudentRow:
+        nonlocal has_blanks
+        name, department = row[1] or "", row[2] or ""
+        has_blanks = has_blanks or name[:1] == " " or department[:1] == " "
+        return row[0], protect(name), protect(department), row[3]
+
+    safe = [
+        row if (row[1] or "")[:1] not in RISKY and (row[2] or "")[:1] not in RISKY else protect_row(row) for row in rows
+    ]
+    # quotes keep the blanks at the beginning of a text of another program, which an import leaves out without them
+    csv.writer(text, quoting=csv.QUOTE_NONNUMERIC if has_blanks else csv.QUOTE_MINIMAL).writerows(safe)
     return text.getvalue().encode()
 
 

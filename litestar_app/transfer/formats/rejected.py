@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 from typing import Any, BinaryIO
 
-from litestar_app.transfer.formats.tables import Table, Unreadable, normalize
-
-ERROR = "error"
+from litestar_app.transfer.formats.tables import ERROR, Table, Unreadable, normalize
 
 
 def write_rejected(table: Table, errors: Iterable[tuple[int, str]], out: BinaryIO) -> None:

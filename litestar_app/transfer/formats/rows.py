@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from msgspec import UNSET
 
 from litestar_app.exceptions import InvalidFileError
-from litestar_app.transfer.formats.readers import INVALID, RULES, Reader, make_readers
+from litestar_app.transfer.formats.readers import INVALID, RULES, Reader, Sent, make_readers
 from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, SHOWN, Cells, NoValue, Table, Unreadable
 
 Match = Literal["id", "none", "name,department"]
@@ -19,6 +19,7 @@ ALL: Final = NAME | DEPARTMENT | CGPA
 BATCH = 1000
 """Rows and errors that are handed on at once."""
 EXPECTED = {name: f"expected {rule}" for name, rule in RULES.items()}
+EMPTY = {name: f"empty; expected {rule}" for name, rule in RULES.items()}
 MISSING = {name: f"missing; expected {RULES[name]}" for name in REQUIRED}
 SURPLUS = "more cells than the header has; a decimal comma needs quotes around the number, or ; between the cells"
 STRAY = "expected nothing in a column that has no name in the header"
@@ -37,10 +38,24 @@ class RowError(NamedTuple):
     detail: str
 
 
+class SentRow(NamedTuple):
+    """A row of which some cells are not as this service stores them; of a stored student they may be right."""
+
+    row: ImportRow
+    name: str | None
+    """The name as it was sent, if it is another one normalised, or breaks a rule."""
+    department: str | None
+    invalid: int
+    """Which cells break a rule: right where that is what is stored. A sum of NAME, DEPARTMENT and CGPA."""
+    errors: list[RowError]
+    """What is wrong with those."""
+
+
 class Batch(NamedTuple):
     """The next rows of a table, and the problems of those that are not among them."""
 
     rows: list[ImportRow]
+    sent: list[SentRow]
     errors: list[RowError]
 
 
@@ -59,15 +74,15 @@ def validate(table: Table, match: Match) -> Iterator[Batch]:
             raise InvalidFileError(
                 f"match={match} needs a column for each of {', '.join(REQUIRED)}; {missing[0]} is missing"
             )
-    rows: list[ImportRow] = []
-    errors: list[RowError] = []
+    batch = Batch([], [], [])
     layout = _Layout(table)
     (at_id, read_id), (at_name, read_name), (at_department, read_department), (at_cgpa, read_cgpa) = layout.columns
-    width, has_gaps = table.width, bool(table.gaps)
+    width, has_gaps, rows, errors = table.width, bool(table.gaps), batch.rows, batch.errors
     for row, cells in table:
-        if len(rows) + len(errors) >= BATCH:
-            yield Batch(rows, errors)
-            rows, errors = [], []
+        if len(rows) + len(batch.sent) + len(errors) >= BATCH:
+            yield batch
+            batch = Batch([], [], [])
+            rows, errors = batch.rows, batch.errors
         if isinstance(cells, Unreadable):
             errors.append(RowError(row, None, cells.value[:SHOWN], cells.detail))
             continue
@@ -84,17 +99,40 @@ def validate(table: Table, match: Match) -> Iterator[Batch]:
             and not has_gaps
         ):
             rows.append((row, student_id, name, department, cgpa, ALL, 0))
-        elif problems := layout.find_problems(row, cells, student_id, fields := (name, department, cgpa)):
-            errors += problems
+            continue
+        fields = (name, department, cgpa)
+        problems = layout.find_problems(row, cells, student_id, fields)
+        faults = layout.find_faults(row, cells, fields)
+        may_be_stored = match == "name,department" or (match == "id" and student_id is not None)
+        if problems or (faults and not may_be_stored):
+            errors += sorted(problems + faults, key=_get_position)
+        elif may_be_stored and any(isinstance(value, Sent) for value in fields):
+            batch.sent.append(_make_sent_row(row, student_id, fields, faults))
         else:
-            given = sum(
-                bit for bit, value in zip(BITS, fields, strict=True) if value is not None and value is not UNSET
-            )
-            empty = sum(bit for bit, value in zip(BITS, fields, strict=True) if value is None)
-            name, department, cgpa = (None if value is UNSET else value for value in fields)
-            rows.append((row, student_id, name, department, cgpa, given, empty))
-    if rows or errors:
-        yield Batch(rows, errors)
+            rows.append(_make_row(row, student_id, fields))
+    if rows or batch.sent or errors:
+        yield batch
+
+
+def _make_row(row: int, student_id: int | None, fields: Sequence[Any]) -> ImportRow:
+    given = sum(bit for bit, value in zip(BITS, fields, strict=True) if value is not None and value is not UNSET)
+    empty = sum(bit for bit, value in zip(BITS, fields, strict=True) if value is None)
+    values: list[Any] = [
+        None if value is UNSET else value.value if isinstance(value, Sent) else value for value in fields
+    ]
+    if isinstance(fields[2], Sent):  # a number beyond the rule, which is compared as one
+        values[2] = fields[2].sent
+    return row, student_id, values[0], values[1], values[2], given, empty
+
+
+def _make_sent_row(row: int, student_id: int | None, fields: Sequence[Any], faults: list[RowError]) -> SentRow:
+    texts: list[Any] = [value.sent if isinstance(value, Sent) else None for value in fields[:2]]
+    invalid = sum(bit for bit, value in zip(BITS, fields, strict=True) if isinstance(value, Sent) and value.fault)
+    return SentRow(_make_row(row, student_id, fields), texts[0], texts[1], invalid, faults)
+
+
+def _get_position(error: RowError) -> int:
+    return -1 if error.column is None else COLUMNS.index(error.column)
 
 
 class _Layout:
@@ -111,7 +149,7 @@ class _Layout:
         ]
 
     def find_problems(self, row: int, cells: Cells, student_id: Any, fields: Sequence[Any]) -> list[RowError]:
-        """Tell which rules a row breaks."""
+        """Tell which rules a row breaks, whatever is stored."""
         shown = [self._table.show(cells[at])[:SHOWN] for at, _ in self.columns]
         problems = []
         if stray := self._table.find_stray(cells):
@@ -121,11 +159,21 @@ class _Layout:
         if student_id is INVALID:
             problems.append(RowError(row, "id", shown[0], self._explain("id", cells)))
         for name, value, text in zip(REQUIRED, fields, shown[1:], strict=True):
-            if value is INVALID or (value is None and student_id is None):
+            if value is INVALID:
                 problems.append(RowError(row, name, text, self._explain(name, cells)))
+            elif value is None and student_id is None:
+                problems.append(RowError(row, name, text, EMPTY[name]))
             elif value is UNSET and student_id is None:
                 problems.append(RowError(row, name, "", MISSING[name]))
         return problems
+
+    def find_faults(self, row: int, cells: Cells, fields: Sequence[Any]) -> list[RowError]:
+        """Tell which cells break a rule, unless that is what is stored."""
+        return [
+            RowError(row, name, self._table.show(cells[at])[:SHOWN], value.fault)
+            for (at, _), name, value in zip(self.columns[1:], REQUIRED, fields, strict=True)
+            if isinstance(value, Sent) and value.fault
+        ]
 
     def _explain(self, name: str, cells: Cells) -> str:
         cell = cells[self._table.columns[name]]

@@ -2,15 +2,21 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, TypeAlias
 
 from litestar_app.exceptions import InvalidFileError
+from litestar_app.students.texts import remove_invisible
 from litestar_app.transfer.formats.cells import protect
 
 Kind = Literal["csv", "ndjson", "json", "xlsx"]
 REQUIRED = ("name", "department", "cgpa")
 COLUMNS = ("id", *REQUIRED)
+ERROR = "error"
+"""The column of rejected rows that says why."""
+HEADER_ROWS = 20
+"""Rows that are not blank, of which one must be the header."""
 SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
 MAX_COLUMNS = 1000
 """Each costs time in every row, however short the row is."""
@@ -51,7 +57,8 @@ class Table(ABC):
         width: the number of cells that belong to a column.
         most: cells that a row may have, filled or not.
         gaps: positions right of a named column whose column has no name.
-        blank: how many blank rows have been skipped so far.
+        blank: how many blank rows have been skipped so far, above the header too.
+        above_header: how many other rows stand above the header.
         row: the number of the row last read, as a spreadsheet shows it (blank rows count, line breaks in a cell do
             not); of JSON the position, of NDJSON the line, from 1.
 
@@ -70,6 +77,7 @@ class Table(ABC):
         self.gaps: list[int] = []
         self._unnamed: list[int] = []
         self.blank = 0
+        self.above_header = 0
         self.row = 0
 
     def __iter__(self) -> Iterator[Row]:
@@ -116,7 +124,7 @@ class Table(ABC):
         if "id" not in self.columns and (missing := [name for name in REQUIRED if name not in self.columns]):
             raise InvalidFileError(
                 f"Row {self.row} is not a header with the columns name, department, cgpa and perhaps id: it lacks "
-                f"{', '.join(missing)} and has {_quote(header)}. Nothing may stand above the header"
+                f"{', '.join(missing)} and has {_quote(header)}. The header must be one of the first {HEADER_ROWS} rows"
             )
         names = [position for position, name in enumerate(header) if name.strip()]
         self.width = names[-1] + 1
@@ -141,9 +149,30 @@ class Table(ABC):
             self.ignored_columns.append(f"column {position + 1}")
 
 
+def is_header(cells: Sequence[str]) -> bool:
+    """Tell whether a row names our columns: those of a new student, or the id and another one."""
+    names = {*COLUMNS}.intersection(normalize(cells))
+    return names.issuperset(REQUIRED) or ("id" in names and len(names) > 1)
+
+
+def find_header(rows: Iterable[tuple[int, Sequence[str]]]) -> tuple[int, Sequence[str], int]:
+    """Find the header among the rows that are not blank: its number, its cells, and how many stand above it.
+
+    Where there is none, it is the row that names most of our columns, for the message. Zero and nothing for no row.
+    """
+    best: tuple[int, Sequence[str], int] = (0, (), 0)
+    most = -1
+    for above, (row, cells) in enumerate(islice(rows, HEADER_ROWS)):
+        if is_header(cells):
+            return row, cells, above
+        if (count := len({*COLUMNS}.intersection(normalize(cells)))) > most:
+            most, best = count, (row, cells, above)
+    return best
+
+
 def normalize(header: Sequence[str]) -> list[str]:
     """Return the names of columns as they are compared."""
-    return [name.strip().lower() for name in header]
+    return [remove_invisible(name).lower() for name in header]
 
 
 def _quote(cells: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -14,15 +14,19 @@ import msgspec
 from msgspec import UNSET
 
 from litestar_app.exceptions import InvalidFileError
-from litestar_app.transfer.formats.cells import NUMBER, protect, unprotect
+from litestar_app.http.validation import describe_error, explain_syntax
+from litestar_app.transfer.formats.cells import INTEGER, NUMBER, protect, unprotect
 from litestar_app.transfer.formats.tables import (
     COLUMNS,
+    ERROR,
     MAX_COLUMNS,
     REQUIRED,
     Cells,
     Row,
     Table,
     Unreadable,
+    find_header,
+    is_header,
     normalize,
 )
 
@@ -36,6 +40,10 @@ PROBE = bytes([9, 10, 13, *range(0x20, 0x7F)]) + b".xn--90a.xn--"
 """ASCII that some of Python's codecs decode as something else; the last words are for its `idna`."""
 SEPARATOR = re.compile(r"sep=([^\w\s\"]|\t)[\r\n]*", re.IGNORECASE)
 QUOTE = "a quote is not closed, or text follows it; reading went on with the next line"
+SPLIT = "{0},{1} may be one number: write {0}.{1}, or {0}.0 if {1} belongs to the next column"
+QUOTED_NUMBER = re.compile(r'(?:^|,) *"[0-9]+" *(?:,|[\r\n]|$)')
+HIGHEST = 10
+MAX_DIGITS = 300
 TOO_LONG = f"a cell is too long, or {QUOTE}"
 BLANKS = frozenset(" \t\n\r")
 LONGEST_TOKEN = len('"\\uD800\\uDC00')
@@ -136,8 +144,9 @@ class CsvTable(TextTable):
         separator = SEPARATOR.fullmatch(next(self._read_lines(), ""))
         self._separator_lines = 1 if separator else 0  # as in Excel, which does not show it
         heads = {delimiter: self._read_head(delimiter) for delimiter in ([separator[1]] if separator else ",;\t")}
-        self._delimiter = max(heads, key=lambda delimiter: len({*normalize(heads[delimiter][1])} & {*COLUMNS}))
-        self._header_row, header = heads[self._delimiter]
+        self._delimiter = max(heads, key=lambda delimiter: self._rate(heads[delimiter]))
+        self._header_row, cells, self.above_header = heads[self._delimiter]
+        header = list(cells)
         if not header:
             raise InvalidFileError("The file is empty; expected a header with name, department, cgpa")
         if any("\0" in name for name in header):
@@ -146,6 +155,16 @@ class CsvTable(TextTable):
         self._set_header(header)
         if self._delimiter == ",":  # where 9,99 without quotes is two cells
             self.most = len(header)
+        # the cells that people fill in: of rejected rows, the last column is the reason
+        self._filled = self.width - (normalize(self.header[-1:]) == [ERROR])
+        self._shows_decimals: bool | None = None
+        self._may_be_split = self._delimiter == "," and self.columns.get("cgpa", self.width) < self._filled - 1
+
+    @staticmethod
+    def _rate(head: tuple[int, Sequence[str], int]) -> tuple[bool, int, int]:
+        """Prefer a header, then one with more of our columns, then the one that comes first."""
+        row, cells, _ = head
+        return is_header(cells), len({*normalize(cells)} & {*COLUMNS}), -row
 
     def _read_records(self, delimiter: str) -> Iterator[list[str] | Unreadable]:
         """Split lines into cells; after a bad quote, go on with the line after the one where the row begins."""
@@ -162,7 +181,8 @@ class CsvTable(TextTable):
 
         while True:
             try:
-                for cells in csv.reader(take(), delimiter=delimiter, strict=True):
+                # people put a blank behind a comma, also before a quote
+                for cells in csv.reader(take(), delimiter=delimiter, strict=True, skipinitialspace=True):
                     taken.clear()
                     yield cells
             except csv.Error as error:
@@ -170,40 +190,124 @@ class CsvTable(TextTable):
                 again.extendleft(reversed(rest))
                 taken.clear()
                 is_long = len(first) > csv.field_size_limit()
-                cells = [] if is_long else next(csv.reader([first.strip()], delimiter=delimiter), [])
+                if not is_long and (plain := _drop_blanks(first, delimiter)) != first:
+                    again.appendleft(plain)
+                    continue
+                cells = (
+                    [] if is_long else next(csv.reader([first.strip()], delimiter=delimiter, skipinitialspace=True), [])
+                )
                 yield Unreadable("" if is_long else first.strip(), TOO_LONG if "limit" in str(error) else QUOTE, cells)
             else:
                 return
 
-    def _read_head(self, delimiter: str) -> tuple[int, list[str]]:
+    def _read_head(self, delimiter: str) -> tuple[int, Sequence[str], int]:
         self.row = 0
-        for row, cells in enumerate(self._read_records(delimiter), 1):
-            self.row = row
-            if isinstance(cells, Unreadable):
-                return row, ['"']
-            if any(map(str.strip, cells)):
-                return row, cells
-        return self.row, []
+
+        def read() -> Iterator[tuple[int, Sequence[str]]]:
+            for row, cells in enumerate(self._read_records(delimiter), 1):
+                self.row = row
+                if isinstance(cells, Unreadable):
+                    yield row, ['"']  # which names none of our columns, however it goes on
+                elif any(map(str.strip, cells)):
+                    yield row, cells
+
+        return find_header(read())
 
     def _read(self) -> Iterator[Row]:
         records = self._read_records(self._delimiter)
-        row, width = 0, self.width
+        row, width, last, cgpa = 0, self.width, max(self.columns.values()), self.columns.get("cgpa", 0)
         for _ in range(self._header_row):
             next(records)
             self.row = row = row + 1
-        self.blank = row - 1
+        self.blank = row - 1 - self.above_header
         for cells in records:
             self.row = row = row + 1
             if isinstance(cells, Unreadable):
                 yield row, cells
             elif (cells and cells[0].strip()) or any(map(str.strip, cells)):
                 if len(cells) < width:
+                    if len(cells) <= last:
+                        yield row, Unreadable("", self._describe_short(len(cells)), self._format(cells))
+                        continue
                     cells += [""] * (width - len(cells))  # noqa: PLW2901
                 if self._unnamed:
                     self._name_filled(cells)
-                yield row, cells
+                if self._may_be_split and cells[cgpa].strip().isdecimal() and (value := self._join_split(cells)):
+                    yield row, Unreadable(value, SPLIT.format(*value.split(",")), self._format(cells))
+                else:
+                    yield row, cells
             else:
                 self.blank += 1
+
+    def _describe_short(self, count: int) -> str:
+        """Name the cells of ours that a row does not have."""
+        missing = [name for name in COLUMNS if self.columns.get(name, -1) >= count]
+        return f"fewer cells than the header has: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+
+    def _format(self, cells: list[str]) -> list[str]:
+        return [self.format_cell(cell) for cell in cells]
+
+    def _join_split(self, cells: list[str]) -> str:
+        """Return the number that a row may have in two cells: a decimal comma without quotes, and one cell less.
+
+        That is another good row, so a row of whole numbers is read only where the file shows that it means them. "" for
+        a row that means what it says.
+        """
+        if not self._can_be_split(cells):
+            return ""
+        if self._shows_decimals is None:
+            self._shows_decimals = self._find_decimals()
+        if self._shows_decimals:
+            self._may_be_split = False
+            return ""
+        cgpa = self.columns["cgpa"]
+        return f"{cells[cgpa].strip()},{cells[cgpa + 1].strip()}"
+
+    def _can_be_split(self, cells: list[str]) -> bool:
+        """Tell whether the row would be as good with its CGPA and the next cell as one number."""
+        cgpa = self.columns["cgpa"]
+        whole, decimals = cells[cgpa].strip(), cells[cgpa + 1].strip()
+        if not (whole.isdecimal() and decimals.isdecimal() and len(cells) == self.width):
+            return False
+        joined = [*cells[:cgpa], f"{whole}.{decimals}", *cells[cgpa + 2 : self._filled], ""]
+        moved = {name: joined[position].strip() for name, position in self.columns.items()}
+        return (
+            len(whole) + len(decimals) < MAX_DIGITS
+            and float(moved["cgpa"]) <= HIGHEST
+            and all(moved.get(name, "x") for name in REQUIRED)
+            and INTEGER.fullmatch(moved.get("id") or "0") is not None
+        )
+
+    def _find_decimals(self) -> bool:
+        """Look through the file for what shows that a comma is never in a number without quotes.
+
+        A number with its decimals in one cell; a row that ends with an empty cell, so that none is left out; a whole
+        number and the next cell that are no CGPA together; or whole numbers in quotes.
+        """
+        row, cgpa, width = self.row, self.columns["cgpa"], self.width
+        try:
+            for number, cells in enumerate(self._read_records(self._delimiter), 1):
+                self.row = number
+                if number <= self._header_row or isinstance(cells, Unreadable) or len(cells) <= cgpa:
+                    continue
+                grade = cells[cgpa].strip()
+                if not grade.isdecimal():
+                    if NUMBER.fullmatch(grade):
+                        return True
+                elif len(cells) == width and (
+                    not cells[self._filled - 1].strip()
+                    or (cells[cgpa + 1].strip().isdecimal() and not self._can_be_split(cells))
+                ):
+                    return True
+            for number, line in enumerate(self._read_lines(), 1):
+                self.row = number
+                if QUOTED_NUMBER.search(line):
+                    return True
+        except InvalidFileError:  # the rows from there on are reported when they are read
+            pass
+        finally:
+            self.row = row
+        return False
 
     def show(self, cell: str) -> str:
         """Return the cell as it was sent."""
@@ -212,6 +316,15 @@ class CsvTable(TextTable):
     def format_cell(self, cell: str) -> str:
         """Return the cell as it was sent, but safe in a spreadsheet."""
         return cell if NUMBER.fullmatch(cell.strip()) else protect(unprotect(cell))
+
+
+def _drop_blanks(line: str, delimiter: str) -> str:
+    """Return a line of whole cells without the blanks behind their quotes; any other line as it is."""
+    mark = re.escape(delimiter)
+    cell = rf' *+(?:"(?:[^"]|"")*+" *+|[^"{mark}\r\n]*+)'
+    if not re.fullmatch(rf"{cell}(?:{mark}{cell})*+[\r\n]*", line):
+        return line
+    return re.sub(rf'("(?:[^"]|"")*+") +(?={mark}|[\r\n]|$)', r"\1", line)
 
 
 class JsonTable(TextTable):
@@ -234,12 +347,12 @@ class JsonTable(TextTable):
             value = msgspec.json.decode(text)
         except RecursionError:
             return _make_unreadable(text, "nested too deeply")
-        except (msgspec.MsgspecError, ValueError) as error:
-            return _make_unreadable(text, f"not JSON: {error}")
+        except (msgspec.MsgspecError, ValueError):
+            return _make_unreadable(text, f"not JSON: {explain_syntax(text)}")
         if type(value) is not dict:
             return _make_unreadable(text, f"expected an object with {', '.join(REQUIRED)}")
         if not value.keys() <= self._known:
-            self._add_columns(value.keys() - self._known)
+            self._add_columns(name for name in value if name not in self._known)
         cells: Cells = [UNSET] * len(self.header)
         for name, cell in value.items():
             cells[self._positions[name]] = cell
@@ -319,5 +432,5 @@ class ArrayTable(JsonTable):
             is_cut = error.pos > len(text) - LONGEST_TOKEN or error.msg.startswith("Unterminated string")
             if is_cut and not is_last and len(text) - at < MAX_ROW:
                 return None
-            raise InvalidFileError(f"Element {self.row + 1:,} is not JSON: {error.msg}") from None
+            raise InvalidFileError(f"Element {self.row + 1:,} is not JSON: {describe_error(error)}") from None
         return None if end == len(text) and not is_last else end  # a number may go on

@@ -49,7 +49,7 @@ class Place:
 
     def get(self, at: int, count: int) -> list[float]:
         """Return the numbers of a record."""
-        return self.numbers[at : at + count].tolist()
+        return list(self.numbers[at : at + count])
 
     @property
     def pid(self) -> int:
@@ -102,7 +102,7 @@ class Series:
 
     def read(self) -> list[float]:
         """Return the numbers."""
-        return self._numbers[self._at : self._at + self._count].tolist()
+        return list(self._numbers[self._at : self._at + self._count])
 
     def inc(self, amount: float = 1) -> None:
         """Add to a counter or a gauge."""

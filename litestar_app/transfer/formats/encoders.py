@@ -51,9 +51,11 @@ def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
 
     Raises:
         FileTooLargeError: there are more rows than a sheet has, or a text is longer than a cell.
+        OSError: the temporary directory is full, missing or not writable.
 
     """
     from xlsxwriter import Workbook  # noqa: PLC0415  20 MiB, for those who export a workbook
+    from xlsxwriter.exceptions import FileCreateError  # noqa: PLC0415
 
     options = {
         "constant_memory": True,
@@ -74,5 +76,7 @@ def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
                         "An xlsx holds 1,048,575 students and texts of 32,767 characters; export CSV, or filter"
                     )
             workbook.close()
+        except FileCreateError as error:  # which has the OSError as its only argument
+            raise error.args[0] from error
         finally:
             sheet._opt_close()  # noqa: SLF001  closing the workbook would write what is there as if it were all

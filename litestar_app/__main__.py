@@ -5,9 +5,9 @@ import signal
 
 if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most of the start, leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-if __name__ == "__main__" and os.getpid() == 1:  # the first process of a container, whose SIG_DFL the kernel drops
+if __name__ == "__main__" and os.getpid() == 1:  # as in a container: the kernel ignores what has no handler
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
+        signal.signal(number, lambda *_: os._exit(0))
 
 import asyncio
 import logging

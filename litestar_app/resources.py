@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryFile
 
 from litestar_app.exceptions import ResourceError
 
@@ -27,19 +28,23 @@ def find_refusal(error: BaseException | None) -> str | None:
             code = getattr(error, "sqlite_errorcode", 0)
             if code == sqlite3.SQLITE_IOERR_GETTEMPPATH:
                 return TEMPORARY
-            if code & 0xFF == sqlite3.SQLITE_CANTOPEN and not _can_open():  # it does not say why
-                return FILES
+            if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # of the database or of a temporary file; it does not say why
+                return _find_out()
         error = error.__cause__ or error.__context__
     return None
 
 
-def _can_open() -> bool:
-    """Tell whether this process may open another file."""
+def _find_out() -> str | None:
+    """Say why SQLite can open no file; None if the reason is the database file itself."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return REASONS.get(error.errno or 0)
+    try:
+        TemporaryFile().close()
     except OSError:
-        return False
-    return True
+        return TEMPORARY
+    return None
 
 
 @contextmanager

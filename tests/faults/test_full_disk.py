@@ -28,10 +28,15 @@ def fill(disk: Path) -> Path:
 
 @pytest.mark.parametrize("small_disk", ["4m"], indirect=True)  # where there is room to start, once the ballast is gone
 @pytest.mark.parametrize("is_killed", [False, True], ids=["served on", "killed while it is full"])
-def test_full_disk_rejects_writes_and_damages_nothing(small_disk: Path, tmp_path: Path, is_killed: bool) -> None:
+@pytest.mark.parametrize("workers", [1, 2], ids=["1 worker", "2 workers"])
+def test_full_disk_rejects_writes_and_damages_nothing(
+    small_disk: Path, tmp_path: Path, is_killed: bool, workers: int
+) -> None:
+    """Which has the temporary directory too."""
     path = small_disk / "students.db"
+    variables = {"DATABASE_URL": f"sqlite:///{path}", "TMPDIR": small_disk, "WORKERS": workers}
     ledger, chance = Ledger(), random.Random(0)
-    with Service(tmp_path, DATABASE_URL=f"sqlite:///{path}", LOG_LEVEL="warning") as service:
+    with Service(tmp_path, LOG_LEVEL="warning", **variables) as service:
         for number in range(20):
             ledger.create(service.client, f"early {number}", make_state(chance))
         for attempt in range(3):
@@ -50,6 +55,7 @@ def test_full_disk_rejects_writes_and_damages_nothing(small_disk: Path, tmp_path
                 assert_is_problem(response, 503, UNAVAILABLE)
             assert len(service.client.get("/students?limit=20").json()) == 20
             assert service.client.get("/health/ready").status_code == 200
+            assert service.client.get("/metrics").status_code == 200
             if is_killed:
                 service.stop(SIGKILL)
             ballast.unlink()

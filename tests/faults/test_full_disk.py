@@ -1,14 +1,18 @@
 """A disk that is full: writes are refused, reads go on, nothing is damaged, and it works again when there is room."""
 
 import random
+import shutil
 from pathlib import Path
 from signal import SIGKILL
+from typing import Any
 
 import pytest
 
+from litestar_app.exceptions import ResourceError
+from litestar_app.resources import TEMPORARY
 from tests.conftest import query_sqlite
-from tests.faults.ledger import STUDENTS, Ledger, assert_is_problem, make_state
-from tests.service import UNAVAILABLE, Service
+from tests.faults.ledger import STUDENTS, Ledger, assert_is_problem, make_state, wait_until
+from tests.service import ANANYA, UNAVAILABLE, Service
 
 pytestmark = pytest.mark.faults
 
@@ -34,7 +38,7 @@ def test_full_disk_rejects_writes_and_damages_nothing(
 ) -> None:
     """Which has the temporary directory too."""
     path = small_disk / "students.db"
-    variables = {"DATABASE_URL": f"sqlite:///{path}", "TMPDIR": small_disk, "WORKERS": workers}
+    variables: dict[str, Any] = {"DATABASE_URL": f"sqlite:///{path}", "TMPDIR": small_disk, "WORKERS": workers}
     ledger, chance = Ledger(), random.Random(0)
     with Service(tmp_path, LOG_LEVEL="warning", **variables) as service:
         for number in range(20):
@@ -74,3 +78,44 @@ def test_full_disk_rejects_writes_and_damages_nothing(
         service.stop()
     ledger.check(query_sqlite(path, STUDENTS))
     assert "Traceback" not in service.log()
+
+
+def list_kinds(service: Service) -> dict[str, int]:
+    """Try requests of every kind; return their statuses, of which 503 must name the temporary directory."""
+    client, statuses = service.client, {}
+    for name, rows in (("small import", 100), ("import", 5000), ("large import", 50_000)):
+        content = b"name,department,cgpa\n" + b"".join(b"Student %d,Physics,8.9\n" % number for number in range(rows))
+        headers = {"Content-Type": "text/csv"}
+        response = client.post("/students/import?dry_run=true&match=name,department", content=content, headers=headers)
+        statuses[name] = response.status_code
+        if response.status_code == 503:  # of what SQLite itself has no room for, nobody knows on which disk
+            assert_is_problem(response, 503, UNAVAILABLE if rows == 5000 else str(ResourceError(TEMPORARY)))
+    response = client.get("/students/export?format=xlsx")
+    statuses["workbook"] = response.status_code
+    if response.status_code == 503:
+        assert_is_problem(response, 503, str(ResourceError(TEMPORARY)))
+    assert client.post("/student", json=ANANYA).status_code == 201
+    for path in ("/students", "/students/export", "/health/ready", "/metrics", "/docs", "/departments.svg"):
+        assert client.get(path).status_code == 200
+    return statuses
+
+
+@pytest.mark.parametrize("workers", [1, 2], ids=["1 worker", "2 workers"])
+@pytest.mark.parametrize("small_disk", ["8m"], indirect=True)
+def test_temporary_directory_is_needed_for_large_files_only(small_disk: Path, tmp_path: Path, workers: int) -> None:
+    """And the response says so where it is full or was removed."""
+    place, url = small_disk / "tmp", f"sqlite:///{tmp_path}/students.db"
+    place.mkdir()
+    used = shutil.disk_usage(small_disk).used
+    with Service(tmp_path, DATABASE_URL=url, TMPDIR=place, WORKERS=workers) as service:
+        working = {"small import": 200, "import": 200, "large import": 200, "workbook": 200}
+        assert list_kinds(service) == working
+        wait_until(lambda: shutil.disk_usage(small_disk).used <= used, "temporary files that are all closed")
+        ballast = fill(small_disk)
+        assert list_kinds(service) == {"small import": 200, "import": 503, "large import": 503, "workbook": 503}
+        ballast.unlink()
+        place.rmdir()  # SQLite takes the next directory then
+        assert list_kinds(service) == {"small import": 200, "import": 200, "large import": 503, "workbook": 503}
+        place.mkdir()
+        assert list_kinds(service) == working
+        assert "Traceback" not in service.log()

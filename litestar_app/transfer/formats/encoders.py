@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from itertools import chain
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Self, TypeAlias
 
 import msgspec
 
@@ -44,6 +44,33 @@ def encode_ndjson(rows: Iterable[StudentRow]) -> bytes:
     return _json.encode_lines([StudentRead(*row) for row in rows])
 
 
+class _Output:
+    """The file of a workbook. After an error it takes no more: the ZipFile completes itself when it is collected."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.has_failed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.has_failed = kind is not None
+
+    def write(self, part: bytes) -> int:
+        return len(part) if self.has_failed else self._file.write(part)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0 if self.has_failed else self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return 0 if self.has_failed else self._file.tell()
+
+    def flush(self) -> None:
+        if not self.has_failed:
+            self._file.flush()
+
+
 def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
     """Write a workbook with one sheet, text as it is.
 
@@ -64,8 +91,8 @@ def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
         "strings_to_numbers": False,
         "nan_inf_to_errors": True,
     }
-    with TemporaryDirectory() as directory:
-        workbook = Workbook(file, {**options, "tmpdir": directory})
+    with TemporaryDirectory() as directory, _Output(file) as output:
+        workbook = Workbook(output, {**options, "tmpdir": directory})
         sheet = workbook.add_worksheet("students")
         sheet.freeze_panes(1, 0)
         sheet.write_row(0, 0, COLUMNS, workbook.add_format({"bold": True}))

@@ -80,24 +80,27 @@ def test_full_disk_rejects_writes_and_damages_nothing(
     assert "Traceback" not in service.log()
 
 
-def list_kinds(service: Service) -> dict[str, int]:
-    """Try requests of every kind; return their statuses, of which 503 must name the temporary directory."""
-    client, statuses = service.client, {}
+NO_ROOM = {UNAVAILABLE, str(ResourceError(TEMPORARY))}
+"""Details; of what SQLite itself has no room for, nobody knows on which disk."""
+
+
+def try_all(service: Service) -> dict[str, int]:
+    """Try requests of every kind; return the statuses of those that may need temporary files."""
+    client, responses = service.client, {}
     for name, rows in (("small import", 100), ("import", 5000), ("large import", 50_000)):
         content = b"name,department,cgpa\n" + b"".join(b"Student %d,Physics,8.9\n" % number for number in range(rows))
         headers = {"Content-Type": "text/csv"}
-        response = client.post("/students/import?dry_run=true&match=name,department", content=content, headers=headers)
-        statuses[name] = response.status_code
-        if response.status_code == 503:  # of what SQLite itself has no room for, nobody knows on which disk
-            assert_is_problem(response, 503, UNAVAILABLE if rows == 5000 else str(ResourceError(TEMPORARY)))
-    response = client.get("/students/export?format=xlsx")
-    statuses["workbook"] = response.status_code
-    if response.status_code == 503:
-        assert_is_problem(response, 503, str(ResourceError(TEMPORARY)))
+        path = "/students/import?dry_run=true&match=name,department"
+        responses[name] = client.post(path, content=content, headers=headers)
+    responses["workbook"] = client.get("/students/export?format=xlsx")
+    for response in responses.values():
+        if response.status_code != 200:
+            assert response.json()["detail"] in NO_ROOM
+            assert_is_problem(response, 503, response.json()["detail"])
     assert client.post("/student", json=ANANYA).status_code == 201
     for path in ("/students", "/students/export", "/health/ready", "/metrics", "/docs", "/departments.svg"):
         assert client.get(path).status_code == 200
-    return statuses
+    return {name: response.status_code for name, response in responses.items()}
 
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["1 worker", "2 workers"])
@@ -107,15 +110,24 @@ def test_temporary_directory_is_needed_for_large_files_only(small_disk: Path, tm
     place, url = small_disk / "tmp", f"sqlite:///{tmp_path}/students.db"
     place.mkdir()
     used = shutil.disk_usage(small_disk).used
+    working = {"small import": 200, "import": 200, "large import": 200, "workbook": 200}
     with Service(tmp_path, DATABASE_URL=url, TMPDIR=place, WORKERS=workers) as service:
-        working = {"small import": 200, "import": 200, "large import": 200, "workbook": 200}
-        assert list_kinds(service) == working
+        wait_until(lambda: service.log().count("startup complete") == workers, "all workers")
+        assert try_all(service) == working
         wait_until(lambda: shutil.disk_usage(small_disk).used <= used, "temporary files that are all closed")
         ballast = fill(small_disk)
-        assert list_kinds(service) == {"small import": 200, "import": 503, "large import": 503, "workbook": 503}
+        for _ in range(4):
+            statuses = try_all(service)
+            assert statuses["small import"] == 200
+            if workers == 1:  # another one may look for its directory only now, and take the next one
+                assert statuses == {"small import": 200, "import": 503, "large import": 503, "workbook": 503}
         ballast.unlink()
-        place.rmdir()  # SQLite takes the next directory then
-        assert list_kinds(service) == {"small import": 200, "import": 200, "large import": 503, "workbook": 503}
+        place.rmdir()
+        for _ in range(4):
+            statuses = try_all(service)
+            assert (statuses["small import"], statuses["import"]) == (200, 200)  # SQLite takes the next one
+            if workers == 1:
+                assert (statuses["large import"], statuses["workbook"]) == (503, 503)
         place.mkdir()
-        assert list_kinds(service) == working
+        assert try_all(service) == working
         assert "Traceback" not in service.log()

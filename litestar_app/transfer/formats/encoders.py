@@ -45,29 +45,32 @@ def encode_ndjson(rows: Iterable[StudentRow]) -> bytes:
 
 
 class _Output:
-    """The file of a workbook. After an error it takes no more: the ZipFile completes itself when it is collected."""
+    """The file of a workbook. After an error it keeps no more: the ZipFile completes itself when it is collected."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.has_failed = False
+        self._has_failed = False
+        self._position = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.has_failed = kind is not None
+        self._has_failed = kind is not None
 
     def write(self, part: bytes) -> int:
-        return len(part) if self.has_failed else self._file.write(part)
+        self._position += len(part)
+        return len(part) if self._has_failed else self._file.write(part)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return 0 if self.has_failed else self._file.seek(offset, whence)
+        self._position = offset if self._has_failed else self._file.seek(offset, whence)
+        return self._position
 
     def tell(self) -> int:
-        return 0 if self.has_failed else self._file.tell()
+        return self._position
 
     def flush(self) -> None:
-        if not self.has_failed:
+        if not self._has_failed:
             self._file.flush()
 
 

@@ -22,7 +22,7 @@ from tests.service import ANANYA, Service, connect
 class LimitedService(Service):
     """A service that may open so many files in each process."""
 
-    def __init__(self, directory: Path, files: int, **variables: object) -> None:
+    def __init__(self, directory: Path, files: int, **variables: Any) -> None:
         super().__init__(directory, **variables)
         self.files = files
 

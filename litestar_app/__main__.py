@@ -1,37 +1,39 @@
 """`python -m litestar_app`: serve, as the settings say."""
 
+import os
 import signal
 
 if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most of the start, leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__" and os.getpid() == 1:  # as in a container: the kernel ignores what has no handler
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
 
 import asyncio
 import logging
-import os
 import socket
 import sys
-import tempfile
 from functools import partial
-from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import cast
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import ChangeReload, Multiprocess
-from uvicorn.supervisors.multiprocess import Process
+from sqlalchemy.exc import SQLAlchemyError
+from uvicorn.supervisors import ChangeReload
 
 from litestar_app.access.control import is_loopback
 from litestar_app.access.keys import has_keys
 from litestar_app.access.rate_limit import SharedTable
 from litestar_app.app import create_app, load_app
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
-from litestar_app.database.sqlite import identify
+from litestar_app.database.failures import unwrap
 from litestar_app.exceptions import SettingsError
-from litestar_app.http.protocol import Connections, Limits
+from litestar_app.http.protocol import MAX_REFUSED, Connections, Limits
 from litestar_app.logs import make_log_config
-from litestar_app.metrics import DIRECTORY, forget_worker
+from litestar_app.metrics import create_shared_memory
 from litestar_app.settings import Settings
+from litestar_app.supervisor import Supervisor
 
 logger = logging.getLogger("litestar_app")
 
@@ -53,10 +55,10 @@ def serve() -> None:
     try:
         settings = Settings.from_environment()
         _check_address(settings)
-        _allow_files(settings.max_connections)
+        limits, warning = _make_limits(settings)
         alchemy = create_alchemy_config(settings)
         alchemy.prepare_database()
-        _check_access(settings, alchemy)
+        needs_key = _check_access(settings, alchemy)
         in_this_process = settings.workers == 1 and not reload
         if not in_this_process:
             alchemy.get_engine().dispose()
@@ -79,8 +81,12 @@ def serve() -> None:
         server_header=False,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        http=cast("type[asyncio.Protocol]", Connections(_make_limits(settings))),
+        http=cast("type[asyncio.Protocol]", Connections(limits)),
     )
+    if warning:
+        logger.warning(warning)
+    for line in _describe(settings, needs_key=needs_key):
+        logger.info(line)
     try:
         _run(config, alchemy.file.path if alchemy.file is not None else None)
     except SystemExit:  # of uvicorn, which has logged why: the port was taken meanwhile, or the lifespan failed
@@ -88,107 +94,101 @@ def serve() -> None:
 
 
 def _choose_app(settings: Settings) -> "str | partial[Litestar]":
-    if settings.rate_limit is None or sys.platform == "win32":
+    """Choose what a worker loads: on Windows, each of several counts for itself."""
+    if sys.platform == "win32":
         return "litestar_app.main:app"
-    return partial(load_app, SharedTable())
+    try:
+        counts = create_shared_memory(settings.workers) if settings.workers > 1 else None
+        table = SharedTable() if settings.rate_limit is not None else None
+    except OSError as error:
+        raise SettingsError(f"WORKERS={settings.workers}: the system grants no shared memory: {error}") from None
+    return partial(load_app, counts, table)
 
 
 def _run(config: uvicorn.Config, database: str | None) -> None:
     if config.should_reload:
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]).run()
     elif config.workers > 1:
-        supervisor = Supervisor(config, [config.bind_socket()], database)
-        with tempfile.TemporaryDirectory(prefix="student-records-") as directory:
-            os.environ[DIRECTORY] = directory  # where the workers count
-            supervisor.run()
-        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-            sys.exit(STARTUP_FAILURE)
+        if not Supervisor(config, [config.bind_socket()], database).run():
+            sys.exit(1)
     else:
         uvicorn.Server(config).run()
 
 
-class Supervisor(Multiprocess):
-    """uvicorn's own, which keeps the port open until its workers have ended; nobody would respond to new requests.
-
-    And it goes on where a worker that replaces another does not start, as while a MySQL server is away.
-    """
-
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], database: str | None) -> None:
-        """Take the path of the SQLite file, if it is one."""
-        super().__init__(config, sockets)
-        self._database = database
-        self._file = identify(database) if database else None
-        self._has_started = False
-
-    def keep_subprocess_alive(self) -> None:
-        """Replace workers that have died or hang, but not on another file than the others have: writes got lost so."""
-        if not self._has_started:
-            super().keep_subprocess_alive()
-            self._has_started = all(process.is_ready() for process in self.processes)
-            return
-        for number, process in enumerate(self.processes):
-            if process.is_alive(timeout=self.config.timeout_worker_healthcheck):
-                continue
-            if self._database and identify(self._database) != self._file:
-                if all(other.exitcode is not None for other in self.processes):
-                    logger.error("%s is not the file that was opened, and no worker is left", self._database)
-                    self.should_exit.set()
-                return  # those that are left respond 503
-            process.kill()
-            process.join()
-            forget_worker(process.pid)
-            self.processes[number] = Process(self.config, self.sockets)
-            self.processes[number].start()
-
-    def init_processes(self) -> None:
-        """Start the workers; Ctrl-C, which a terminal sends to all processes, is left to the supervisor."""
-        if sys.platform == "win32":
-            super().init_processes()
-        else:
-            resource_tracker.ensure_running()  # or the first worker starts it, which ends the blocking
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the workers inherit it
-            super().init_processes()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-    def terminate_all(self) -> None:
-        """Take no new connections, then end the workers."""
-        for listener in self.sockets:
-            listener.close()
-        super().terminate_all()
+def _describe(settings: Settings, *, needs_key: bool) -> list[str]:
+    """Say what a person looks for first: where the database and the documentation are, and who may connect."""
+    url = settings.url
+    if url.get_backend_name() == "sqlite":
+        database = f"SQLite, {Path(url.database or '').absolute()}"
+    else:
+        hosts = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in settings.hosts)
+        database = f"MySQL, {url.database} on {hosts or url.query.get('unix_socket', 'localhost')}"
+    host = "localhost" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104  where it listens
+    docs = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/docs"
+    if settings.root_path:
+        docs = f"{docs}, behind the proxy {settings.root_path}/docs"
+    return [
+        f"Database: {database}",
+        f"Documentation: {docs}",
+        "Who may connect: clients with an API key"
+        if needs_key
+        else "Who may connect: programs on this machine only; no API key exists",
+    ]
 
 
-def _check_access(settings: Settings, alchemy: AlchemyConfig) -> None:
-    """Raise SettingsError where other machines could reach the service, and there are no API keys."""
+def _check_access(settings: Settings, alchemy: AlchemyConfig) -> bool:
+    """Tell whether there are API keys; SettingsError where there are none, and other machines could connect."""
+    if settings.api_keys:
+        return True
+    try:
+        with alchemy.get_engine().connect() as connection:
+            if has_keys(connection):
+                return True
+    except SQLAlchemyError as error:  # it has just responded
+        raise SettingsError(f"the database does not tell whether there are API keys: {unwrap(error)}") from None
     addresses = {str(found[4][0]) for found in socket.getaddrinfo(settings.host, settings.port)}
-    if settings.api_keys or all(map(is_loopback, addresses)):
-        return
-    with alchemy.get_engine().connect() as connection:
-        if not has_keys(connection):
-            raise SettingsError(
-                f"HOST={settings.host!r} is open to other machines, and there is no API key: create one "
-                "(litestar keys create NAME --role editor), or set HOST=127.0.0.1"
-            )
+    if not all(map(is_loopback, addresses)):
+        raise SettingsError(
+            f"HOST={settings.host!r} is open to other machines, and there is no API key: create one "
+            "(litestar keys create NAME --role editor), or set HOST=127.0.0.1"
+        )
+    return False
 
 
-def _make_limits(settings: Settings) -> Limits:
+def _make_limits(settings: Settings) -> tuple[Limits, str | None]:
+    """Bound what a worker does at a time: to less than the settings say where it may not open as many files.
+
+    Then there is a warning to log. The limit of open files, of which the soft one is often 1024, is raised if possible.
+    """
+    connections, refused, warning = settings.max_connections, MAX_REFUSED, None
+    files, needed = _allow_files(connections + OTHER_FILES), connections + OTHER_FILES
+    if files < needed:
+        connections = min(connections, max(files - OTHER_FILES, files // 4))
+        refused = min(refused, connections)
+        warning = (
+            f"A process may open {files} files, which is enough for {connections} connections to a worker and not for "
+            f"MAX_CONNECTIONS={settings.max_connections}: raise the limit to {needed} (ulimit -n, LimitNOFILE=)"
+        )
     return Limits(
-        connections=settings.max_connections,
+        connections=connections,
         connections_per_client=settings.max_connections_per_client,
         requests=settings.max_requests,
-    )
+        refused=refused,
+    ), warning
 
 
-def _allow_files(connections: int) -> None:
-    """Raise the limit of open files to what the connections need; the soft one is often 1024."""
+def _allow_files(needed: int) -> int:
+    """Raise the limit of open files to what is needed, as far as the system allows; return what it is now."""
     if sys.platform == "win32":
-        return
+        return needed
     import resource  # noqa: PLC0415  not on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + OTHER_FILES
-    if soft not in {hard, resource.RLIM_INFINITY} and soft < needed:
-        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return needed
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
 
 
 def _check_address(settings: Settings) -> None:

@@ -35,6 +35,8 @@ from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_
 from litestar_app.http.parameters import PUBLIC, check_request
 from litestar_app.http.problems import respond_to_error, respond_to_stop
 from litestar_app.http.security import secure
+from litestar_app.memory import SharedMemory
+from litestar_app.metrics import METERS
 from litestar_app.settings import Settings, split
 from litestar_app.students.controller import StudentController
 from litestar_app.students.departments import DepartmentController
@@ -115,9 +117,11 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     )
 
 
-def load_app(table: SharedTable) -> Litestar:
-    """Load the application of a worker, which counts requests in the table of all of them."""
+def load_app(counts: SharedMemory | None, table: SharedTable | None) -> Litestar:
+    """Load the application of a worker, which counts in memory that all of them share."""
     SharedTable.inherited = table
+    if counts is not None:
+        METERS.share(counts)
     from litestar_app.main import app  # noqa: PLC0415  it is made when it is imported
 
     return app

@@ -2,6 +2,7 @@
 
 StudentRecordsError
 ├── SettingsError                  the service cannot start with these settings or on this database
+├── ResourceError                  the system refuses open files, memory, threads or temporary files
 ├── QuotaExceededError             a caller has made as many requests as the rate limit grants
 ├── InvalidQueryError              a query parameter is impossible, or does not go with another one
 ├── UnreadableBodyError            the body is not JSON in UTF-8
@@ -39,6 +40,16 @@ class StudentRecordsError(Exception):
 
 class SettingsError(StudentRecordsError):
     """The service cannot start; the message is one line that names the variable and never holds a password."""
+
+
+class ResourceError(StudentRecordsError):
+    """The system refuses open files, memory, threads or temporary files; the message says which, and what to do."""
+
+    def __init__(self, reason: str, *, is_unchanged: bool = True) -> None:
+        """Take the reason, and whether it is certain that nothing was stored, so that a retry does no harm."""
+        outcome = "nothing was stored, retry later" if is_unchanged else "check what is stored before you retry"
+        super().__init__(f"{reason}; {outcome}")
+        self.is_unchanged = is_unchanged
 
 
 class QuotaExceededError(StudentRecordsError):

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -196,3 +197,18 @@ def locked(database_url: str, request: pytest.FixtureRequest) -> Callable[[], Ab
         return lambda: locked_sqlite(request.getfixturevalue("sqlite_path"))
     server = request.getfixturevalue("mariadb")
     return lambda: open_session(server, database_url, "SELECT * FROM students FOR UPDATE")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of one megabyte, or as a parameter says; its tests are skipped where it cannot be had, but not in CI."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', '1m')}", "tmpfs", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        reason = f"a small disk needs the right to mount: {mounted.stderr.strip()}"
+        assert "CI" not in os.environ, reason
+        pytest.skip(reason)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

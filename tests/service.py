@@ -149,7 +149,16 @@ class Service:
             self.stop(signal.SIGKILL)
 
 
-def kill_one_worker(service: Service) -> None:
+def find_workers(service: Service) -> list[psutil.Process]:
+    """Find the workers that have not died; those of a service with one are none."""
     assert service.process is not None
-    children = psutil.Process(service.process.pid).children()
-    next(child for child in children if any("spawn_main" in part for part in child.cmdline())).kill()
+    workers = []
+    for child in psutil.Process(service.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has died, and the supervisor has not seen it yet
+            if any("spawn_main" in part for part in child.cmdline()):
+                workers.append(child)
+    return workers
+
+
+def kill_one_worker(service: Service) -> None:
+    find_workers(service)[0].kill()

@@ -1,23 +1,30 @@
 """What Prometheus reads: valid text, the sums of all workers, bounded labels, and what each of the counters counts."""
 
 import contextlib
+import multiprocessing
+import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-import psutil
 import pytest
+from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
+from litestar_app import metrics
 from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, Timeouts
 from litestar_app.exceptions import RetryTransactionError
 from litestar_app.http.access_log import note_unparsed
+from litestar_app.memory import SharedMemory
+from litestar_app.metrics import METERS, create_shared_memory
 from tests.conftest import Rows
 from tests.database import break_writes, prepare, run
 from tests.service import ANANYA, Service, kill_one_worker, serve_database
@@ -191,15 +198,72 @@ def test_workers_are_summed_also_those_that_died(tmp_path: Path) -> None:
             time.sleep(0.01)
         assert {read_metrics(service.client)[created] for _ in range(10)} == {41}
         assert read_metrics(service.client)["database_threads", "writer"] == 2
-        assert service.process is not None
-        directory = next(
-            part.partition("=")[2]
-            for child in psutil.Process(service.process.pid).children()
-            for part in Path(f"/proc/{child.pid}/environ").read_text().split("\0")
-            if part.startswith("PROMETHEUS_MULTIPROC_DIR=")
-        )
-        assert service.stop() == 0
-        assert not Path(directory).exists()
+
+
+@pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
+def test_workers_need_no_temporary_directory(small_disk: Path, tmp_path: Path) -> None:
+    """One that is full and then removed changes nothing: not for requests, not for metrics, not for a new worker."""
+    place = small_disk / "tmp"
+    place.mkdir()
+    with Service(tmp_path, WORKERS=2, TMPDIR=place, DATABASE_URL=f"sqlite:///{tmp_path}/students.db") as service:
+        while service.log().count("startup complete") < 2:
+            time.sleep(0.01)
+        with contextlib.suppress(OSError), (small_disk / "ballast").open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        shutil.rmtree(place)
+        for starts in (2, 3, 4):
+            while service.log().count("startup complete") < starts:
+                time.sleep(0.01)
+            for method in ("GET", "HEAD", "OPTIONS", "PATCH", "PUT", "DELETE"):  # each of them counts something new
+                for path in (f"/nothing/{starts}", "/student/7", "/students", "/health/ready", "/docs"):
+                    assert service.client.request(method, path).status_code < 500
+            counted = read_metrics(service.client)["http_requests_total", "PUT", "unmatched", "404"]
+            assert 1 <= counted <= starts - 1
+            kill_one_worker(service)
+        assert "Traceback" not in service.log()
+
+
+def count_in_memory(counts: SharedMemory, connection: Connection) -> None:
+    """Count something new and what others count too, then wait for the end."""
+    METERS.share(counts)
+    metrics.REQUESTS.labels("GET", f"/{os.getpid()}", 200).inc()
+    metrics.RETRIES.inc(2)
+    metrics.BUSY.labels("test").inc()
+    metrics.DURATIONS.labels("GET", "/").observe(0.3)
+    connection.send(metrics.render())
+    connection.recv()
+
+
+def test_counts_of_processes_outlive_them_and_what_they_did_does_not() -> None:
+    """More processes in turn than there are places: each takes one that is free, and counts on there."""
+    counts = create_shared_memory(1)
+    spawn = multiprocessing.get_context("spawn")
+    for number in range(1, 6):
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=count_in_memory, args=(counts, theirs))
+        process.start()
+        samples = [
+            sample for family in text_string_to_metric_families(ours.recv().decode()) for sample in family.samples
+        ]
+        seen = {sample.name: sample.value for sample in samples if sample.labels.get("kind", "test") == "test"}
+        assert seen["database_retries_total"] == 2 * number
+        assert seen["database_threads_busy"] == 1
+        assert seen["http_request_duration_seconds_count"] == number
+        assert seen["http_request_duration_seconds_sum"] == pytest.approx(0.3 * number)
+        process.kill()
+        process.join()
+
+
+def test_process_counts_on_where_there_is_no_place() -> None:
+    place = metrics.Place(memoryview(bytearray(64 * 1024)))
+    meter = metrics.Meter(CounterMetricFamily, "test", "A test.", ["number"])
+    meter.move(place, {})
+    for number in range(3000):
+        meter.labels(number).inc()
+        meter.labels(number).inc()
+    assert 0 < len([*place.read()]) < 3000
+    assert [sample.value for sample in meter.sum([]).samples] == [2] * 3000
 
 
 def test_dashboard_asks_for_metrics_that_exist(idle_client: httpx.Client) -> None:

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
+from sqlalchemy import make_url
 
 from tests.conftest import query_sqlite
-from tests.mariadb import free_port
-from tests.service import ANANYA, Service, kill_one_worker, serve_database
+from tests.mariadb import MariaDB, free_port
+from tests.service import ANANYA, API_KEYS, Service, find_workers, kill_one_worker, serve_database
 
 PREPARED = "CREATE TABLE students (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, department TEXT, cgpa REAL)"
 
@@ -205,3 +207,158 @@ def test_garbage_collector_leaves_alone_what_the_start_has_made(sqlite_url: str)
         assert gc.get_freeze_count() > before[0] + 10_000
         assert gc.get_threshold()[0] > before[1][0]
     assert (gc.get_freeze_count(), gc.get_threshold()) == before
+
+
+SLOW = """
+import sys, time
+if "spawn_main" in " ".join(sys.orig_argv):
+    time.sleep(7)
+"""
+
+
+def test_worker_whose_imports_are_slow_is_waited_for(tmp_path: Path) -> None:
+    """For longer than one that serves may take to respond; at the start and after SIGHUP."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(SLOW)
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[1])])
+    with Service(tmp_path, WORKERS=2, PYTHONPATH=path) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        assert service.process is not None
+        old = find_workers(service)
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(service, lambda: not any(worker.is_running() for worker in old))
+        assert service.log().count("startup complete") == 4
+        assert "died" not in service.log()
+
+
+def test_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    with Service(tmp_path, WORKERS=2) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        time.sleep(1.5)  # in which the supervisor has seen that both serve
+        find_workers(service)[0].suspend()
+        wait_until(service, lambda: service.log().count("startup complete") == 3)
+        assert service.log().count("does not respond and is killed") == 1
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2])
+def test_worker_that_dies_at_the_start_is_replaced(tmp_path: Path, delay: float) -> None:
+    service = Service(tmp_path, WORKERS=2)
+    service.launch()
+    wait_until(service, lambda: len(find_workers(service)) == 2)
+    time.sleep(delay)
+    kill_one_worker(service)
+    wait_until(service, lambda: service.log().count("startup complete") >= 2)
+    assert service.client.get("/health/ready").status_code == 200
+    assert service.stop() == 0
+
+
+FAILS_ONCE = """
+import os, sys
+if "spawn_main" in " ".join(sys.orig_argv):
+    try:
+        os.mkdir("one-has-failed")
+    except FileExistsError:
+        pass
+    else:
+        os._exit(3)
+"""
+
+
+def test_worker_that_fails_to_start_is_replaced_if_another_does_not(tmp_path: Path) -> None:
+    """With the exit code that uvicorn has for it."""
+    (tmp_path / "sitecustomize.py").write_text(FAILS_ONCE)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    with Service(tmp_path, WORKERS=2, PYTHONPATH=path) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        assert service.stop() == 0
+
+
+def test_restarts_lose_no_request_and_many_of_them_are_few(tmp_path: Path) -> None:
+    with Service(tmp_path, WORKERS=2) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        assert service.process is not None
+        old = find_workers(service)
+        for _ in range(50):
+            service.process.send_signal(signal.SIGHUP)
+            time.sleep(0.03)
+        while any(worker.is_running() for worker in old):
+            assert service.client.get("/health/ready").status_code == 200
+        assert service.stop() == 0
+    assert 4 <= service.log().count("Started server process") <= 8
+    assert "Traceback" not in service.log()
+
+
+def test_sigterm_during_a_restart_ends_the_service(tmp_path: Path) -> None:
+    """At once, though the restart waits for a worker that completes a request."""
+    with Service(tmp_path, WORKERS=2) as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        assert service.process is not None
+        head = (
+            b"POST /student HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        )
+        with ExitStack() as stack:
+            for _ in range(8):  # some for each worker
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+                client.sendall(head)
+            service.process.send_signal(signal.SIGHUP)
+            wait_until(service, lambda: "Terminated child process" in service.log())
+            service.process.send_signal(signal.SIGTERM)
+            wait_until_refused(service)
+            assert service.process.poll() is None
+        assert service.process.wait() == 0
+        assert service.log().count("Started server process") == 3
+        assert_all_end(service)
+    assert "Traceback" not in service.log()
+
+
+def wait_until_refused(service: Service) -> None:
+    with suppress(OSError):
+        while True:
+            socket.create_connection(("127.0.0.1", service.port)).close()
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_first_process_of_a_container_ends_during_its_start(
+    tmp_path: Path, workers: int, number: signal.Signals
+) -> None:
+    """The kernel ignores a signal for which process 1 has no handler."""
+    service = Service(tmp_path, WORKERS=workers)
+    (tmp_path / "uvicorn.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "litestar_app"]
+    environment = service.environment | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as unshare:
+        assert unshare.stdout is not None
+        if unshare.stdout.readline() != "importing\n":
+            assert "CI" not in os.environ
+            pytest.skip("a first process needs the right to make a namespace")
+        (first,) = psutil.Process(unshare.pid).children()
+        first.send_signal(number)
+        assert unshare.wait() == 0
+
+
+def test_start_says_where_everything_is(tmp_path: Path) -> None:
+    """Once, and not in each worker; the database with its whole path."""
+    with Service(tmp_path, WORKERS=2, LOG_FORMAT="text", ROOT_PATH="/students-api") as service:
+        wait_until(service, lambda: service.log().count("startup complete") == 2)
+        for line in (
+            f"Database: SQLite, {tmp_path}/students.db",
+            f"Documentation: {service.url}/docs, behind the proxy /students-api/docs",
+            "Who may connect: programs on this machine only; no API key exists",
+        ):
+            assert service.log().count(f"INFO     {line}\n") == 1
+    with Service(tmp_path, API_KEYS=API_KEYS, HOST="0.0.0.0") as service:
+        lines = [msgspec.json.decode(line) for line in service.log().splitlines() if line.startswith("{")]
+        messages = [line["message"] for line in lines if line["logger"] == "litestar_app"]
+        assert f"Documentation: http://localhost:{service.port}/docs" in messages
+        assert "Who may connect: clients with an API key" in messages
+
+
+def test_start_never_says_a_password(tmp_path: Path, mariadb: MariaDB, mysql_url: str) -> None:
+    url = make_url(mysql_url).set(username="registrar", password="never@said")
+    mariadb.execute("CREATE OR REPLACE USER registrar IDENTIFIED BY 'never@said'")
+    mariadb.execute(f"GRANT ALL ON `{url.database}`.* TO registrar")
+    with Service(tmp_path, DATABASE_URL=url.render_as_string(hide_password=False)) as service:
+        assert f"Database: MySQL, {url.database} on {url.host}:{url.port}" in service.log()
+        assert "never" not in service.log()

@@ -1,13 +1,11 @@
 """The rate limit: how many requests a caller may make in a time, counted by all workers of a machine together."""
 
-import mmap
 import os
 import struct
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
-from tempfile import TemporaryFile
 from typing import Any, ClassVar
 
 from litestar.types import HTTPScope
@@ -16,6 +14,7 @@ from msgspec import Struct
 from litestar_app.access.callers import Caller
 from litestar_app.exceptions import QuotaExceededError
 from litestar_app.http.clients import get_network
+from litestar_app.memory import SharedMemory
 
 PERIODS = {"second": 1, "minute": 60, "hour": 3600}
 SECOND = 1_000_000_000
@@ -55,38 +54,24 @@ class Quota(Struct, frozen=True):
         return f'"default";r={self.remaining};t={self.reset}'
 
 
-class SharedTable:
-    """Memory that the supervisor makes and its workers inherit. It has no name, and is gone with the last of them."""
+class SharedTable(SharedMemory):
+    """The quotas that the workers of a machine count together."""
 
     inherited: ClassVar["SharedTable | None"] = None
 
     def __init__(self, places: int = PLACES) -> None:
-        """Make one for four times as many callers; a page of it takes memory when it is first used."""
+        """Make one for four times as many callers."""
+        super().__init__(places * PLACE.size)
         self.key = os.urandom(16)
-        self._map(_create_file(), places * PLACE.size)
-
-    def _map(self, descriptor: int, size: int) -> None:
-        os.truncate(descriptor, size)
-        self.descriptor = descriptor
-        self.memory = mmap.mmap(descriptor, size)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """Hand it to a process that is being started."""
-        from multiprocessing.reduction import DupFd  # noqa: PLC0415  of use to the supervisor only
-
-        return DupFd(self.descriptor), len(self.memory), self.key
+        return *super().__getstate__(), self.key
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take it over in that process."""
-        descriptor, size, self.key = state
-        self._map(descriptor.detach(), size)
-
-
-def _create_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("rate limit")
-    with TemporaryFile() as file:
-        return os.dup(file.fileno())
+        *inherited, self.key = state
+        super().__setstate__(tuple(inherited))
 
 
 class RateLimit:

@@ -144,8 +144,11 @@ class WorkerThreads(Generic[R]):
         thread: SimpleQueue[_Job[R, Any] | None] = SimpleQueue()
         while (job := self._get(thread)) is not None:
             self._waiting.dec()
-            with self._busy.track_inprogress():
+            self._busy.inc()
+            try:
                 job.run(resource)
+            finally:
+                self._busy.dec()
             del job  # or what it has made would stay until the next one comes
         resource.close()
 

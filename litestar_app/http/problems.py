@@ -34,6 +34,7 @@ from litestar_app.exceptions import (
     PreconditionFailedError,
     QueueTimeoutError,
     QuotaExceededError,
+    ResourceError,
     StudentNotFoundError,
     StudentRecordsError,
     StudentsChangedError,
@@ -42,6 +43,7 @@ from litestar_app.exceptions import (
     UnsupportedValueError,
 )
 from litestar_app.http.access_log import describe, name_method, name_route
+from litestar_app.resources import find_refusal
 
 logger = logging.getLogger("litestar_app")
 
@@ -74,6 +76,7 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
         "More requests than the rate limit grants; retry after as many seconds as Retry-After says",
     ),
     InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
+    ResourceError: (503, ""),
     QueueTimeoutError: (503, "Too much is under way at once; nothing was stored, retry later"),
     DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
     # without Retry-After, which would invite a second change
@@ -168,6 +171,7 @@ def _make_quota_problem() -> Problem:
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
     headers: dict[str, str] | None = None
+    error = _name_refusal(request, error)
     if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
         problem = make_problem(mapped[0], mapped[1] or str(error))
         if isinstance(error, InvalidBodyError):
@@ -176,10 +180,11 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
         if isinstance(error, StudentsChangedError):
             problem.students = error.students
         if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            logger.warning("%s: 503: %s", describe(request), error, extra={"request_id": request.state.request_id})
+            reason = f"{error} ({error.__cause__})" if isinstance(error, ResourceError) else error
+            logger.warning("%s: 503: %s", describe(request), reason, extra={"request_id": request.state.request_id})
         if isinstance(error, QuotaExceededError):
             problem, headers = _make_quota_problem(), error.fields
-        if isinstance(error, DatabaseUnavailableError):
+        if isinstance(error, DatabaseUnavailableError) or (isinstance(error, ResourceError) and error.is_unchanged):
             headers = {"Retry-After": str(RETRY_AFTER)}
     elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         problem, headers = make_problem(error.status_code, _explain(request, error)), error.headers
@@ -188,6 +193,17 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     else:
         problem = _log_defect(request, error)
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _name_refusal(request: Request[Any, Any, Any], error: Exception) -> Exception:
+    """Return a ResourceError if the system has refused something and no other error of ours says more."""
+    is_known = isinstance(error, (StudentRecordsError, HTTPException)) and type(error) is not DatabaseUnavailableError
+    if is_known or (reason := find_refusal(error)) is None:
+        return error
+    is_unchanged = isinstance(error, DatabaseUnavailableError) or request.method in SAFE
+    refusal = ResourceError(reason, is_unchanged=is_unchanged)
+    refusal.__cause__ = error
+    return refusal
 
 
 async def respond_to_stop(scope: HTTPScope, receive: Receive, send: Send) -> None:

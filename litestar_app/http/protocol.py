@@ -60,6 +60,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     connections: int = 1000
     connections_per_client: int = 100
     requests: int = 500
+    refused: int = MAX_REFUSED
     head_timeout: float = 10
     body_timeout: float = 10
     send_timeout: float = 60
@@ -104,7 +105,7 @@ class Connections:
         is_one_too_many = client and self._by_client[client] >= self.limits.connections_per_client
         if is_one_too_many or self._admitted >= self.limits.connections:
             self._refused += 1
-            if self._refused > MAX_REFUSED:
+            if self._refused > self.limits.refused:
                 connection.transport.abort()
             return False
         self._admitted += 1

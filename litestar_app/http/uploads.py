@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, TypeVar, cast
 
 from litestar import Request
 from litestar.exceptions import ClientException, HTTPException
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from litestar_app.exceptions import DatabaseUnavailableError, FileTooLargeError
+from litestar_app.exceptions import FileTooLargeError
+from litestar_app.resources import using_temporary_files
 
 FORM = "multipart/form-data"
 MAX_PARTS = 1000
+MAX_IN_MEMORY = 256 * 1024
+"""Bytes of a file that needs no room on the disk."""
 T = TypeVar("T")
 
 
@@ -24,16 +27,13 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
     Raises:
         HTTPException: 400 for a form without that part, 408 if the service stops first.
         FileTooLargeError: it has more than `max_bytes`.
-        DatabaseUnavailableError: the disk is full.
+        ResourceError: the temporary directory is full, missing or not writable.
 
     """
-    try:
-        write = _write_part if request.content_type[0] == FORM else _write
-        with TemporaryFile() as file:
-            charset = await _finish(write(request, cast("BinaryIO", file)))
-            yield _check_size(cast("BinaryIO", file), max_bytes), charset
-    except OSError as error:
-        raise DatabaseUnavailableError(error) from error
+    write = _write_part if request.content_type[0] == FORM else _write
+    with using_temporary_files(), SpooledTemporaryFile(MAX_IN_MEMORY) as file:
+        charset = await _finish(write(request, cast("BinaryIO", file)))
+        yield _check_size(cast("BinaryIO", file), max_bytes), charset
 
 
 async def _write(request: Request[Any, Any, Any], file: BinaryIO) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Select
 
 from litestar_app.database import Database
+from litestar_app.resources import using_temporary_files
 from litestar_app.students.listing import Listing, select_students
 from litestar_app.transfer.formats import encode_csv, encode_csv_header, encode_ndjson, write_xlsx
 
@@ -37,7 +38,7 @@ def _export_ndjson(connection: Connection, statement: Select[Any]) -> Generator[
 
 
 def _export_xlsx(connection: Connection, statement: Select[Any]) -> Generator[bytes, None, None]:
-    with TemporaryFile() as file:
+    with using_temporary_files(), TemporaryFile() as file:
         write_xlsx(_fetch_batches(connection, statement), file)
         connection.invalidate()  # the snapshot need not last while the file is sent
         file.seek(0)

@@ -16,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from litestar_app.exceptions import ResourceError
+from litestar_app.resources import TEMPORARY
 from tests.conftest import Rows, query_sqlite
 from tests.faults.ledger import assert_is_problem, wait_until
 from tests.service import ANANYA, UNAVAILABLE, Service
@@ -134,12 +136,13 @@ def test_import_on_a_full_disk_stores_nothing(what: str, rows: int, small_disk: 
     """And all of it once there is room."""
     path = (small_disk if what == "database" else tmp_path) / "students.db"
     variables: dict[str, Any] = {} if what == "database" else {"TMPDIR": small_disk}
+    detail = UNAVAILABLE if what == "database" else str(ResourceError(TEMPORARY))
     with Service(tmp_path, DATABASE_URL=f"sqlite:///{path}", LOG_LEVEL="warning", **variables) as service:
         assert service.client.post("/student", json=ANANYA).status_code == 201
         for _ in range(2):
-            assert_is_problem(send(service, make_csv(rows)), 503, UNAVAILABLE)
+            assert_is_problem(send(service, make_csv(rows)), 503, detail)
             form = service.client.post("/students/import", files={"file": ("a.csv", make_csv(rows), "text/csv")})
-            assert_is_problem(form, 503, UNAVAILABLE)
+            assert_is_problem(form, 503, detail)
             assert query_sqlite(path, COUNT) == [(1, 1)]
             assert service.client.get("/student/1").json() == {"id": 1, **ANANYA}
         response = send(service, make_csv(100))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Rows
 from tests.faults.ledger import AMISS, STUDENTS, Ledger, writing
-from tests.service import Service
+from tests.service import Service, kill_one_worker
 
 pytestmark = pytest.mark.faults
 
@@ -43,4 +43,22 @@ def test_kills_lose_no_acknowledged_write(
         assert query("PRAGMA integrity_check") == [("ok",)]
     else:
         assert query("CHECK TABLE students EXTENDED")[-1][2:] == ("status", "OK")
+    assert "Traceback" not in service.log()
+
+
+def test_kills_of_one_worker_lose_no_acknowledged_write(
+    database_url: str, query: Callable[..., Rows], tmp_path: Path
+) -> None:
+    """The other one goes on meanwhile; each that is killed is replaced, even before it has started."""
+    ledger = Ledger()
+    with Service(tmp_path, DATABASE_URL=database_url, LOG_LEVEL="warning", WORKERS=2) as service:
+        for kill in range(max(3, KILLS // 10)):
+            with writing(ledger, service, 32, f"kill {kill} writer"):
+                ledger.wait_for("acknowledged", random.randint(1, 250))
+                kill_one_worker(service)
+                ledger.wait_for("acknowledged", random.randint(1, 250))
+        ledger.retry_unanswered(service.client)
+        ledger.check(query(STUDENTS))
+        assert query(AMISS) == []
+        assert service.stop() == 0
     assert "Traceback" not in service.log()

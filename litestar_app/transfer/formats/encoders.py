@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from itertools import chain
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Self, TypeAlias
 
 import msgspec
 
@@ -49,6 +49,36 @@ def encode_ndjson(rows: Iterable[StudentRow]) -> bytes:
     return _json.encode_lines([StudentRead(*row) for row in rows])
 
 
+class _Output:
+    """The file of a workbook. After an error it keeps no more: the ZipFile completes itself when it is collected."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._has_failed = False
+        self._position = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._has_failed = kind is not None
+
+    def write(self, part: bytes) -> int:
+        self._position += len(part)
+        return len(part) if self._has_failed else self._file.write(part)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset if self._has_failed else self._file.seek(offset, whence)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        if not self._has_failed:
+            self._file.flush()
+
+
 def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
     """Write a workbook with one sheet, text as it is.
 
@@ -56,9 +86,11 @@ def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
 
     Raises:
         FileTooLargeError: there are more rows than a sheet has, or a text is longer than a cell.
+        OSError: the temporary directory is full, missing or not writable.
 
     """
     from xlsxwriter import Workbook  # noqa: PLC0415  20 MiB, for those who export a workbook
+    from xlsxwriter.exceptions import FileCreateError  # noqa: PLC0415
 
     options = {
         "constant_memory": True,
@@ -67,8 +99,8 @@ def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
         "strings_to_numbers": False,
         "nan_inf_to_errors": True,
     }
-    with TemporaryDirectory() as directory:
-        workbook = Workbook(file, {**options, "tmpdir": directory})
+    with TemporaryDirectory() as directory, _Output(file) as output:
+        workbook = Workbook(output, {**options, "tmpdir": directory})
         sheet = workbook.add_worksheet("students")
         sheet.freeze_panes(1, 0)
         sheet.write_row(0, 0, COLUMNS, workbook.add_format({"bold": True}))
@@ -79,5 +111,7 @@ def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
                         "An xlsx holds 1,048,575 students and texts of 32,767 characters; export CSV, or filter"
                     )
             workbook.close()
+        except FileCreateError as error:  # which has the OSError as its only argument
+            raise error.args[0] from error
         finally:
             sheet._opt_close()  # noqa: SLF001  closing the workbook would write what is there as if it were all

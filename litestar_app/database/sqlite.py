@@ -43,6 +43,11 @@ MAX_CHECKPOINTS = 10
 """How often a checkpoint is tried that a reader or a writer keeps from being complete."""
 
 
+DEFERRED = "sqlite_begin_deferred"
+"""Execution option of transactions that take the write lock when they first write. One that has read before fails then
+if another has written meanwhile, as SQLite says at once: what it has read does not hold any more."""
+
+
 class DatabaseFile:
     """The file that this process has open, and its write-ahead log.
 
@@ -289,9 +294,16 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
 
     def begin_immediate(connection: Connection) -> None:
         """Take the write lock first, so that what a transaction has read still holds when it writes."""
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        options = connection.get_execution_options()
+        if options.get("isolation_level") != "AUTOCOMMIT":
             file.check()
-            connection.connection.dbapi_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
+            begin = "BEGIN" if options.get(DEFERRED) else "BEGIN IMMEDIATE"
+            connection.connection.dbapi_connection.execute(begin)  # type: ignore[union-attr]
+
+    def check_file(connection: Connection) -> None:
+        """See that what a session of somebody's own commits goes to the file that has the name."""
+        if connection.get_execution_options().get(DEFERRED):
+            file.check()
 
     def prepare_file(*_: object) -> None:
         file.check()
@@ -300,6 +312,7 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
     event.listen(engine, "do_connect", prepare_file)
     event.listen(engine, "connect", set_pragmas)
     event.listen(engine, "begin", begin_immediate)
+    event.listen(engine, "commit", check_file)
 
 
 AFFINITIES = {

@@ -19,7 +19,9 @@ from litestar.openapi.spec import Example
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from litestar_app.database.failures import is_lost, raise_if_commit_unknown, raise_translated
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
@@ -168,6 +170,7 @@ def _make_quota_problem() -> Problem:
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
     headers: dict[str, str] | None = None
+    error = _translate(request, error)
     if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
         problem = make_problem(mapped[0], mapped[1] or str(error))
         if isinstance(error, InvalidBodyError):
@@ -188,6 +191,24 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     else:
         problem = _log_defect(request, error)
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _translate(request: Request[Any, Any, Any], error: Exception) -> Exception:
+    """Return the exception of ours for an error of the database in a handler that uses the plugin's own session.
+
+    advanced-alchemy's repositories raise exceptions of their own from it.
+    """
+    reason = error if isinstance(error, SQLAlchemyError) else error.__cause__
+    if isinstance(error, StudentRecordsError) or not isinstance(reason, DBAPIError):
+        return error
+    try:
+        if is_lost(reason) and request.method not in SAFE:
+            raise_if_commit_unknown(reason)
+        raise_translated(reason)
+    except StudentRecordsError as translated:
+        return translated
+    except DBAPIError:
+        return error
 
 
 async def respond_to_stop(scope: HTTPScope, receive: Receive, send: Send) -> None:

@@ -35,7 +35,8 @@ def backup_command(file: Path, *, force: bool) -> None:
 
         if file.exists() and database.exists() and file.samefile(database):
             raise click.BadParameter("it is the database itself")
-        click.echo(f"Wrote {click.format_filename(file)}: {back_up(database, file):,} students.")
+        students = back_up(database, file, replaces=force)
+        click.echo(f"Wrote {click.format_filename(file)}: {students:,} students.")
 
 
 @click.command("restore")

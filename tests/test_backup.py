@@ -170,7 +170,7 @@ def test_unfit_file_is_not_restored(tmp_path: Path, three: Path) -> None:
     files = {
         f"{three} is the database itself": three,
         f"{text}: file is not a database": text,
-        f"{damaged} is damaged: ": damaged,
+        f"{damaged}: database disk image is malformed": damaged,
         f"{loose} is damaged: ": loose,
     }
     for number, (columns, problem) in enumerate(

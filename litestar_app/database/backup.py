@@ -53,6 +53,7 @@ def prepare_restore(settings: Settings, source: Path) -> Iterator[Path]:
         _check_size(source, is_whole=is_whole)
         with _open(source, options="mode=ro&immutable=1" if is_whole else "mode=ro") as connection:
             _save(connection, copy, source)
+        _check_indexes(copy, source)
         with _open(copy, source) as connection:
             connection.executescript("PRAGMA synchronous=OFF; REINDEX")
         url = settings.url.set(database=str(copy)).render_as_string()
@@ -200,12 +201,20 @@ def _check_size(file: Path, *, is_whole: bool) -> None:
 
 
 def _check(connection: sqlite3.Connection, name: Path) -> int:
-    """Check all pages, and each row against each index, which finds values that have changed; count the students."""
-    ((first,), *_) = connection.execute("PRAGMA integrity_check(1)")
+    """Check all pages, and count the students; to look up each row in each index too takes seventy times as long."""
+    ((first,), *_) = connection.execute("PRAGMA quick_check")
     if first != "ok":
         raise BackupError(f"{name} is damaged: {' '.join(first.split())}")
     ((students,),) = connection.execute("SELECT count(*) FROM students")
     return int(students)
+
+
+def _check_indexes(file: Path, name: Path) -> None:
+    """Look up each row in each index, before these are made anew: so a value shows that has changed on a disk."""
+    with _open(file, name) as connection:
+        ((first,), *_) = connection.execute("PRAGMA integrity_check(1)")
+    if first != "ok":
+        raise BackupError(f"{name} is damaged: {' '.join(first.split())}")
 
 
 @contextlib.contextmanager

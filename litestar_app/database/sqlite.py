@@ -188,10 +188,14 @@ class DatabaseFile:
         part = f"{target}.part"
         create_private(part)
         source: Any = cast("Connection", self._anchor).connection.dbapi_connection
-        with contextlib.closing(sqlite3.connect(part)) as connection:
-            source.backup(connection)
-            connection.execute("PRAGMA journal_mode=DELETE")  # or it could be read with the right to write only
-        os.rename(part, target)  # noqa: PTH104
+        try:
+            with contextlib.closing(sqlite3.connect(part)) as connection:
+                source.backup(connection)
+                connection.execute("PRAGMA journal_mode=DELETE")  # or it could be read with the right to write only
+            os.rename(part, target)  # noqa: PTH104
+        except BaseException:
+            os.unlink(part)  # noqa: PTH108
+            raise
 
     def _save_log(self, mode: str) -> bool:
         """Write what the log holds into the file that was opened, wherever both are now; TRUNCATE also empties it.

@@ -115,11 +115,10 @@ def test_replaced_file_stops_all_use(
         assert not path.exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_file_in_its_place_is_not_damaged(tmp_path: Path, sqlite_path: Path, sqlite_url: str, workers: int) -> None:
+def test_file_in_its_place_is_not_damaged(tmp_path: Path, sqlite_path: Path, sqlite_url: str) -> None:
     """Every acknowledged write is in the file that was moved; another program writes into the new one meanwhile."""
     moved, other = tmp_path / "moved.db", tmp_path / "other.db"
-    with Service(tmp_path, DATABASE_URL=sqlite_url, WORKERS=workers) as service:
+    with Service(tmp_path, DATABASE_URL=sqlite_url) as service:
         for number in range(50):
             assert service.client.post("/student", json={**ANANYA, "name": f"old {number}"}).status_code == 201
         query_sqlite(sqlite_path, "VACUUM INTO ?", str(other))
@@ -129,7 +128,7 @@ def test_file_in_its_place_is_not_damaged(tmp_path: Path, sqlite_path: Path, sql
             assert service.client.post("/student", json={**ANANYA, "name": f"new {number}"}).status_code == 201
         sqlite_path.rename(moved)
         other.rename(sqlite_path)
-        while service.log().count("was moved, replaced or deleted") < workers:  # without a request
+        while "was moved, replaced or deleted" not in service.log():  # without a request
             time.sleep(0.05)
         with closing(sqlite3.connect(sqlite_path)) as connection:
             assert connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)

@@ -19,7 +19,8 @@ def test_replacement_under_load_loses_nothing(tmp_path: Path, sqlite_path: Path,
     ledger, moved, other = Ledger(), tmp_path / "moved.db", tmp_path / "other.db"
     query_sqlite(other, "PRAGMA journal_mode=WAL")
     query_sqlite(other, "CREATE TABLE theirs (x)")
-    with Service(tmp_path, DATABASE_URL=sqlite_url, LOG_LEVEL="warning", WORKERS=workers) as service:
+    with Service(tmp_path, DATABASE_URL=sqlite_url, WORKERS=workers) as service:
+        wait_until(lambda: service.log().count("startup complete") >= workers, "the start of each worker")
         with writing(ledger, service, 16, "writer"):
             ledger.wait_for("acknowledged", 300)
             with service.client.stream("GET", "/students/export"):  # a snapshot, perhaps

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, func, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database.writes import insert_before_commit
@@ -27,7 +27,7 @@ NOTHING: Values = (None, None, None)
 NULLS = [null()] * len(FIELDS)
 
 MAX_EXPIRED = 1000
-"""Entries that a transaction deletes, which takes some milliseconds."""
+"""Rows among which a transaction deletes, which takes some milliseconds."""
 
 
 class HistoryLog:
@@ -112,27 +112,27 @@ class ImportLog:
         self._connection.execute(update(IMPORTS).where(IMPORTS.c.id == self.id).values(**columns, last_entry=newest))
 
 
-def delete_expired_imports(session: Session, oldest: int) -> int:
-    """Delete some of the imports from before a time, in microseconds since 1970, and return how many.
+def select_expired(table: Table, oldest: int, first: int) -> Select[Any]:
+    """Select the lowest id, from one on, of what is from before a time, in microseconds since 1970.
 
-    To be called until there are none: before its entries, so that none can be undone of which some are missing.
+    It passes all rows if there is none: ids do not ascend with the time if the clock was wrong once. That takes a tenth
+    of a second for a million, without a lock, and an index would cost each write more.
     """
-    return _delete_oldest(session, IMPORTS, oldest)
+    return select(table.c.id).where(table.c.id >= first, table.c.at < oldest).order_by(table.c.id).limit(1)
 
 
-def delete_expired_entries(session: Session, oldest: int) -> int:
-    """Delete some of the entries from before a time, in microseconds since 1970, and return how many."""
-    return _delete_oldest(session, HISTORY, oldest)
+def select_newest(before: int) -> Select[Any]:
+    """Select the time of the newest entry from before a time, or NULL."""
+    return select(func.max(H.at)).where(H.at < before)
 
 
-def _delete_oldest(session: Session, table: Table, oldest: int) -> int:
-    """Look at the lowest ids only, which are the oldest rows: no index on the time is needed."""
+def delete_expired(session: Session, table: Table, oldest: int, first: int) -> None:
+    """Delete what is from before a time among some rows, from one id on."""
     connection = session.connection()
-    lowest = select(table.c.id).order_by(table.c.id).limit(MAX_EXPIRED).subquery()
-    last = connection.execute(select(func.max(lowest.c.id))).scalar()
-    if last is None:
-        return 0
-    return connection.execute(delete(table).where(table.c.id <= last, table.c.at < oldest)).rowcount
+    following = select(table.c.id).where(table.c.id >= first).order_by(table.c.id).limit(MAX_EXPIRED).subquery()
+    last = connection.execute(select(func.max(following.c.id))).scalar()
+    if last is not None:
+        connection.execute(delete(table).where(table.c.id.between(first, last), table.c.at < oldest))
 
 
 def _now() -> int:

@@ -1,6 +1,11 @@
-"""Idempotency keys: the first response to a request is stored in the transaction of the request, and loaded again."""
+"""Idempotency keys: the first response to a request is stored in the transaction of the request, and loaded again.
+
+What is stored tells nobody what was sent: of the key its SHA-256, of the request an HMAC under the key. Whoever reads
+the database can test a guess at the request only if they guess the key as well.
+"""
 
 import hashlib
+import hmac
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +13,7 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Table, bindparam, delete, insert, select
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -27,8 +32,12 @@ EXPIRED = (
     select(KEYS.c.key).where(KEYS.c.created_at < bindparam("oldest")).order_by(KEYS.c.created_at).limit(MAX_EXPIRED)
 )
 DELETE = delete(KEYS).where(KEYS.c.key == bindparam("given"))
-LOAD = select(KEYS.c.request, KEYS.c.answer, KEYS.c.created_at).where(KEYS.c.key == bindparam("given"))
+LOAD = select(KEYS).where(KEYS.c.key.in_([bindparam("stored"), bindparam("given")]))
 SAVE = insert(KEYS)
+HASHED = "sha256 "
+"""How keys are stored begins so; earlier releases stored them as they were sent, and none of those has a blank."""
+ANY = ""
+"""The fingerprint of a request that was erased: any request is taken for it, so that a retry changes nothing."""
 
 
 class IdempotencyStore(Generic[R]):
@@ -59,20 +68,22 @@ class IdempotencyStore(Generic[R]):
             KeyReusedError: the key belongs to another request.
 
         """
-        row = session.execute(LOAD, {"given": key}).first()
+        rows = session.execute(LOAD, {"stored": _hash_key(key), "given": key}).all()
         delete_expired_keys(session)
-        if row is not None and row.created_at < int(time.time()) - KEY_TTL:
-            session.connection().execute(DELETE, {"given": key})  # it may not have been among them
-            row = None
-        if row is None:
-            return None
-        if row.request != _fingerprint(request):
-            raise KeyReusedError
-        return msgspec.json.decode(row.answer, type=self._kind)
+        for row in rows:
+            if row.created_at < int(time.time()) - KEY_TTL:
+                session.connection().execute(DELETE, {"given": row.key})  # it may not have been among them
+                continue
+            digest = _hash(request)
+            if row.request not in {ANY, _sign(key, digest) if row.key.startswith(HASHED) else digest}:
+                raise KeyReusedError
+            return msgspec.json.decode(row.answer, type=self._kind)
+        return None
 
     def save(self, session: Session, key: str, request: Struct, response: R) -> None:
         """Store a response in the transaction of its request; RetryTransactionError if the key has just been used."""
-        row = {"key": key, "request": _fingerprint(request), "answer": msgspec.json.encode(response).decode()}
+        answer = msgspec.json.encode(response).decode()
+        row = {"key": _hash_key(key), "request": _sign(key, _hash(request)), "answer": answer}
         try:
             session.execute(SAVE, {**row, "created_at": int(time.time())})
         except IntegrityError as error:
@@ -87,5 +98,27 @@ def delete_expired_keys(session: Session) -> int:
     return len(expired)
 
 
-def _fingerprint(request: Struct) -> str:
+def hash_stored_keys(connection: Connection) -> None:
+    """Store the keys of earlier releases as this one does; the responses under them stay."""
+    connection.execute(delete(KEYS).where(KEYS.c.created_at < int(time.time()) - KEY_TTL))
+    plain = connection.execute(select(KEYS.c.key, KEYS.c.request).where(KEYS.c.key.not_like(f"{HASHED}%"))).all()
+    if plain:
+        replace = update(KEYS).where(KEYS.c.key == bindparam("given"))
+        replace = replace.values(key=bindparam("stored"), request=bindparam("signed"))
+        rows = [
+            {"given": key, "stored": _hash_key(key), "signed": request and _sign(key, request)}
+            for key, request in plain
+        ]
+        connection.execute(replace, rows)
+
+
+def _hash_key(key: str) -> str:
+    return HASHED + hashlib.sha256(key.encode()).hexdigest()
+
+
+def _hash(request: Struct) -> str:
     return hashlib.sha256(msgspec.json.encode(request)).hexdigest()
+
+
+def _sign(key: str, digest: str) -> str:
+    return hmac.digest(key.encode(), digest.encode(), "sha256").hex()

@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -27,6 +29,10 @@ IDS = "SELECT id FROM students ORDER BY id"
 THREE = (
     "INSERT INTO students (name, department, cgpa) VALUES ('Ananya', 'CSE', 8.9), ('Zoë', 'Law', 7), ('=x', 'IT', 5)"
 )
+
+MANY = """INSERT INTO students (name, department, cgpa)
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 50000)
+SELECT n, 'CSE', 5 FROM numbers"""
 
 
 @pytest.fixture
@@ -184,6 +190,48 @@ def test_unfit_file_is_not_restored(tmp_path: Path, three: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_backup_that_is_not_complete_is_not_restored(tmp_path: Path, three: Path) -> None:
+    """Cut anywhere, or longer than it was; nor one in which a value has changed, which its index shows."""
+    backup, other = tmp_path / "backup.db", tmp_path / "other.db"
+    back_up(three, backup)
+    whole, before = backup.read_bytes(), [*sorted(tmp_path.iterdir()), other]
+    position = whole.rindex(b"Ananya")
+    damaged = {
+        whole[:-1]: f"{other} is not complete: it has {len(whole) - 1} of {len(whole)} bytes",
+        whole[:-4096]: f"{other} is not complete: it has {len(whole) - 4096} of {len(whole)} bytes",
+        whole[:4097]: f"{other} is not complete: it has 4097 of {len(whole)} bytes",
+        whole[:100]: f"{other} is not complete: it has 100 of {len(whole)} bytes",
+        whole[:50]: f"{other} is not complete: it has 50 of 4096 bytes",
+        whole[:10]: f"{other}: file is not a database",
+        b"": f"{other}: no such table: students",
+        whole + b"x": f"{other} is damaged: 1 bytes follow its last page",
+        whole + bytes(4096): f"{other} is damaged: 4096 bytes follow its last page",
+        whole[:position] + b"Bnanya" + whole[position + 6 :]: f"{other} is damaged: ",
+    }
+    for content, says in damaged.items():
+        other.write_bytes(content)
+        with pytest.raises(BackupError, match=re.escape(says)) as raised:
+            restore_file(three, other)
+        assert "\n" not in str(raised.value)
+    assert query_sqlite(three, IDS) == [(1,), (2,), (3,)]
+    assert sorted(tmp_path.iterdir()) == sorted(before)
+
+
+def test_what_is_no_file_is_not_restored(commands: Commands, tmp_path: Path, three: Path) -> None:
+    """A pipe that nobody writes into, a device, a directory, a socket: one line at once, and no wait."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "socket", "/dev/zero", "/dev/null"):
+            says = f"student-records: {name} is not a regular file\n"
+            assert commands.run("restore", "--yes", name) == (1, "", says)
+        assert commands.run("restore", "--yes", "directory")[0] == 2
+        for name in ("pipe", "socket", "directory"):
+            assert commands.run("backup", "--force", name)[0] == 2
+    assert query_sqlite(three, IDS) == [(1,), (2,), (3,)]
+
+
 def test_damaged_database_is_not_backed_up(tmp_path: Path, three: Path) -> None:
     """And one that was backed up can be restored over it; what is damaged is kept."""
     good, old = tmp_path / "good.db", tmp_path / "old.db"
@@ -213,6 +261,43 @@ def test_backup_replaces_only_when_told_to(commands: Commands, tmp_path: Path, t
     assert commands.run("backup", "--force", "old.db") == (0, "Wrote old.db: 3 students.\n", "")
     assert query_sqlite(old, ALL) == query_sqlite(three, ALL)
     assert get_mode(old) == 0o600
+
+
+def test_file_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, three: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor on a file system without links; and no part is left."""
+    target = tmp_path / "backup.db"
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    for link in (os.link, refuse):
+        monkeypatch.setattr(os, "link", link)
+        target.write_text("theirs")
+        with pytest.raises(BackupError, match=r"backup\.db has appeared meanwhile and was left alone"):
+            back_up(three, target)
+        assert target.read_text() == "theirs"
+        target.unlink()
+        assert back_up(three, target) == 3
+        assert (query_sqlite(target, IDS), get_mode(target)) == ([(1,), (2,), (3,)], 0o600)
+        assert back_up(three, target, replaces=True) == 3
+        target.unlink()
+    assert list(tmp_path.iterdir()) == [three]
+
+
+def test_file_that_appears_during_a_backup_stays(commands: Commands, tmp_path: Path, three: Path) -> None:
+    """The command has looked for it when it began."""
+    query_sqlite(three, MANY)
+    with commands.start("backup", "backup.db", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.glob(".backup.db.*")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        (tmp_path / "backup.db").write_text("theirs")
+        process.send_signal(signal.SIGCONT)
+        assert process.stderr is not None
+        assert process.stderr.read() == b"student-records: backup.db has appeared meanwhile and was left alone\n"
+    assert (process.returncode, (tmp_path / "backup.db").read_text()) == (1, "theirs")
 
 
 def test_backup_can_be_read_where_nothing_can_be_written(tmp_path: Path, three: Path) -> None:

@@ -79,6 +79,60 @@ def test_clean_up_is_repeated_and_survives_a_failure(
     assert all("\n" not in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize(("age", "is_deleted"), [(36, True), (38, False), (3650, False)])
+def test_clock_that_is_ahead_deletes_nothing(
+    database_url: str, query: Query, caplog: pytest.LogCaptureFixture, age: int, *, is_deleted: bool
+) -> None:
+    """By the newest entry that is older than a week: a wrong clock has dated what has come since."""
+    caplog.set_level(logging.WARNING, "litestar_app")
+    with prepare(database_url):
+        fill(query, 2 * MAX_EXPIRED, (age + 100) * DAY)
+        fill(query, 10, age * DAY)
+        fill(query, 10, 5 * DAY)  # written while the clock was wrong
+
+    async def main(database: Database) -> None:
+        async with CleanUp(database, 30, period=0.05).open():
+            await wait_until(lambda: query(COUNTS) == [(0, 5, 10)] if is_deleted else bool(caplog.messages))
+            await asyncio.sleep(0.5)  # and again
+        assert query(COUNTS) == [(0, 5, 10) if is_deleted else (0, 15, 2 * MAX_EXPIRED + 20)]
+
+    with prepare(database_url) as alchemy:
+        run(alchemy, main)
+    assert len(caplog.messages) == (0 if is_deleted else 1)
+    assert all("HISTORY_DAYS: nothing is deleted, since the clock may be ahead" in line for line in caplog.messages)
+
+
+def test_deletion_resumes_a_week_after_the_next_write(database_url: str, query: Query) -> None:
+    """The service was not used for years, and the clock is right."""
+    with prepare(database_url):
+        fill(query, 10, 3650 * DAY)
+        fill(query, 10, 7.1 * DAY)
+
+    async def main(database: Database) -> None:
+        async with CleanUp(database, 30).open():
+            await wait_until(lambda: query(COUNTS) == [(0, 5, 10)])
+
+    with prepare(database_url) as alchemy:
+        run(alchemy, main)
+
+
+@pytest.mark.parametrize("ahead", [3650, 20])
+def test_entries_of_a_clock_that_was_ahead_stop_nothing(database_url: str, query: Query, ahead: int) -> None:
+    """More of them than are looked at together, with lower ids than those that have expired; others in between."""
+    number = MAX_EXPIRED + 10
+    with prepare(database_url):
+        for age in (-ahead, 60, -ahead - 1, 50, 31):
+            fill(query, number, age * DAY)
+        fill(query, 10, DAY / 2)
+
+    async def main(database: Database) -> None:
+        async with CleanUp(database, 30).open():
+            await wait_until(lambda: query("SELECT COUNT(*) FROM history") == [(2 * number + 10,)])
+
+    with prepare(database_url) as alchemy:
+        run(alchemy, main)
+
+
 def test_expired_import_cannot_be_undone(database_url: str, query: Query) -> None:
     """A part of its entries may be there still, so it goes first."""
     with serve_database(database_url) as client:

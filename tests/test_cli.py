@@ -374,6 +374,18 @@ def test_ctrl_c_writes_nothing(commands: Commands, sqlite_path: Path, command: s
     assert {path.suffix for path in commands.directory.iterdir()} <= {".db", ".db-wal", ".db-shm", ".csv"}
 
 
+def test_ctrl_c_before_a_command_begins_is_quiet(commands: Commands) -> None:
+    """While Litestar looks for an application, as it does before every command."""
+    (commands.directory / "app.py").write_text("import pathlib, time\npathlib.Path('began').touch()\ntime.sleep(60)\n")
+    with commands.start("seed", "1", stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not (commands.directory / "began").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[0] == b""
+    assert process.returncode == 130
+    assert not list(commands.directory.glob("students.db*"))
+
+
 def test_ctrl_c_leaves_no_part_of_an_export(commands: Commands, sqlite_path: Path) -> None:
     assert commands.run("seed", "30000")[0] == 0
     with commands.start("export", "students.xlsx", stderr=subprocess.PIPE) as process:

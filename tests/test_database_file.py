@@ -3,6 +3,8 @@
 import logging
 import shutil
 import sqlite3
+import stat
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,12 +16,13 @@ from sqlalchemy.orm import Session
 
 from litestar_app.app import create_app
 from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.reads import MAX_CHECK_AGE
 from litestar_app.database.sqlite import MAX_LOG
 from litestar_app.exceptions import CommitUnknownError, DatabaseFileError
 from litestar_app.settings import Settings
 from tests.conftest import query_sqlite
 from tests.database import create, open_transactions, prepare
-from tests.service import ANANYA, UNAVAILABLE, serve_app, serve_database
+from tests.service import ANANYA, UNAVAILABLE, Service, serve_app, serve_database
 
 NAMES = "SELECT name FROM students ORDER BY id"
 
@@ -90,7 +93,17 @@ def test_replaced_file_stops_all_use(
             shutil.copy(path, tmp_path / "crashed.db")  # what a crash would leave
             assert query_sqlite(tmp_path / "crashed.db", NAMES) == [("Ananya",), ("Boris",)]
     (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
-    assert "stop it, put the right file in place, remove its -wal and -shm, and start it" in record.getMessage()
+    if change in {replace_by_backup, Path.unlink, move_away, delete_all}:
+        assert not path.with_name("students.db-wal").exists()
+        assert not path.with_name("students.db-shm").exists()
+        assert "; stop the service, put the right file in place, and start it again" in record.getMessage()
+    else:
+        assert "stop it, put the right file in place, remove its -wal and -shm, and start it" in record.getMessage()
+    if change in {replace_by_backup, Path.unlink, delete_all}:  # whose content has no other name
+        (deleted,) = tmp_path.glob("students.db.deleted-*")
+        assert f"it was deleted, and {deleted} holds everything that was stored" in record.getMessage()
+        assert query_sqlite(deleted, NAMES) == [("Ananya",), ("Boris",)]
+        assert stat.S_IMODE(deleted.stat().st_mode) == 0o600
     for leftover in (*tmp_path.glob("students.db-*"), *tmp_path.glob("backup.db-*")):
         leftover.unlink()
     if change in {replace_by_backup, repoint}:
@@ -100,6 +113,113 @@ def test_replaced_file_stops_all_use(
         assert query_sqlite(tmp_path / "v1.db", NAMES) == [("Ananya",), ("Boris",)]
     if change is delete_all:
         assert not path.exists()
+
+
+def test_file_in_its_place_is_not_damaged(tmp_path: Path, sqlite_path: Path, sqlite_url: str) -> None:
+    """Every acknowledged write is in the file that was moved; another program writes into the new one meanwhile."""
+    moved, other = tmp_path / "moved.db", tmp_path / "other.db"
+    with Service(tmp_path, DATABASE_URL=sqlite_url) as service:
+        for number in range(50):
+            assert service.client.post("/student", json={**ANANYA, "name": f"old {number}"}).status_code == 201
+        query_sqlite(sqlite_path, "VACUUM INTO ?", str(other))
+        with closing(sqlite3.connect(other)) as connection, connection:
+            connection.executemany("INSERT INTO students (name, department, cgpa) VALUES (?, '', 1)", [("x",)] * 3000)
+        for number in range(50):
+            assert service.client.post("/student", json={**ANANYA, "name": f"new {number}"}).status_code == 201
+        sqlite_path.rename(moved)
+        other.rename(sqlite_path)
+        while "was moved, replaced or deleted" not in service.log():  # without a request
+            time.sleep(0.05)
+        with closing(sqlite3.connect(sqlite_path)) as connection:
+            assert connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+            for _ in range(2):
+                with connection:
+                    connection.execute("INSERT INTO students (name, department, cgpa) VALUES ('theirs', '', 1)")
+                assert service.client.get("/health/ready").status_code == 503
+            assert sqlite_path.with_name("students.db-wal").exists()
+            service.stop()
+            assert sqlite_path.with_name("students.db-wal").exists()
+        assert "the file that was open holds everything that was stored" in service.log()
+    for path, count in ((moved, 100), (sqlite_path, 3052)):
+        assert query_sqlite(path, "PRAGMA integrity_check") == [("ok",)]
+        assert query_sqlite(path, "SELECT count(*) FROM students") == [(count,)]
+
+
+def test_log_of_another_program_is_left_alone(sqlite_url: str, sqlite_path: Path) -> None:
+    """It has opened the new file already, and the service's own log has gone with the old one."""
+    moved = sqlite_path.with_name("moved")
+    moved.mkdir()
+    with serve_database(sqlite_url) as client:
+        assert client.post("/student", json=ANANYA).status_code == 201
+        for suffix in ("-wal", "-shm", ""):
+            sqlite_path.with_name(f"students.db{suffix}").rename(moved / f"students.db{suffix}")
+        with closing(sqlite3.connect(sqlite_path)) as other:
+            other.execute("PRAGMA journal_mode=WAL")
+            with other:
+                other.execute("CREATE TABLE theirs (x)")
+            assert client.post("/student", json=ANANYA).status_code == 503
+            with other:
+                other.execute("INSERT INTO theirs VALUES (1)")
+            assert query_sqlite(sqlite_path, "SELECT x FROM theirs") == [(1,)]
+    assert query_sqlite(moved / "students.db", NAMES) == [("Ananya",)]
+    assert [*sqlite_path.parent.glob("*.aside-*")] == []
+
+
+def test_export_keeps_the_newest_writes_in_the_log_until_the_end(
+    sqlite_url: str, sqlite_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A snapshot that is being read when the file is replaced: the log says where the writes since then are."""
+    moved = sqlite_path.with_name("moved.db")
+    with serve_database(sqlite_url) as client, closing(sqlite3.connect(sqlite_path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute(NAMES).fetchall() == []
+        assert client.post("/student", json=ANANYA).status_code == 201
+        sqlite_path.rename(moved)
+        assert client.post("/student", json=ANANYA).status_code == 503
+        (log,) = sqlite_path.parent.glob("students.db-wal.aside-*")
+        assert f"the newest writes are only in {log} until the service is stopped" in caplog.text
+        for name, copy in ((moved, "crashed.db"), (log, "crashed.db-wal")):  # what a crash would leave
+            shutil.copy(name, sqlite_path.with_name(copy))
+        assert query_sqlite(sqlite_path.with_name("crashed.db"), NAMES) == [("Ananya",)]
+    assert "the file that was open now holds everything that was stored" in caplog.text
+    log.unlink()
+    assert query_sqlite(moved, NAMES) == [("Ananya",)]
+
+
+def test_log_that_cannot_be_moved_aside_is_told(
+    sqlite_url: str, sqlite_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory has the name that it would get."""
+    with serve_database(sqlite_url) as client:
+        assert client.post("/student", json=ANANYA).status_code == 201
+        log = sqlite_path.with_name("students.db-wal")
+        log.with_name(f"{log.name}.aside-{log.stat().st_ino}").mkdir()
+        sqlite_path.rename(sqlite_path.with_name("moved.db"))
+        assert client.get("/health/ready").status_code == 503
+    assert "its -wal could not be moved aside" in caplog.text
+    assert log.stat().st_size == 0  # so that there is nothing to replay
+    assert query_sqlite(sqlite_path.with_name("moved.db"), NAMES) == [("Ananya",)]
+
+
+def test_failed_look_passes(sqlite_url: str, sqlite_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A missing right, a disk or a network that fails: 503 with the reason, and 200 when it is over."""
+    with serve_database(sqlite_url) as client:
+        assert client.post("/student", json=ANANYA).status_code == 201
+        for suffix in ("", "-wal", "-shm"):
+            path = sqlite_path.with_name(f"students.db{suffix}")
+            path.rename(path.with_name("away"))
+            path.symlink_to(path)  # ELOOP, which the superuser gets too
+            time.sleep(2 * MAX_CHECK_AGE)
+            for method, url in (("POST", "/student"), ("GET", "/student/1"), ("GET", "/health/ready")):
+                response = client.request(method, url, json=ANANYA if method == "POST" else None)
+                assert (response.status_code, response.json()["detail"]) == (503, UNAVAILABLE)
+            path.unlink()
+            path.with_name("away").rename(path)
+            assert client.get("/health/ready").status_code == 200
+            assert client.post("/student", json=ANANYA).status_code == 201
+    assert "the database file cannot be looked at: " in caplog.text
+    assert "was moved, replaced or deleted" not in caplog.text
+    assert query_sqlite(sqlite_path, NAMES) == [("Ananya",)] * 4
 
 
 def test_log_that_somebody_reads_cannot_be_saved(sqlite_url: str, sqlite_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`litestar students erase`: nothing of the person is left, and that something happened is."""
 
 import contextlib
+import hashlib
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,31 @@ def test_nothing_of_the_person_is_left(commands: Commands, database_url: str, tm
         assert find_secrets(tmp_path) == []
 
 
+def test_key_that_holds_the_name_is_erased(commands: Commands, database_url: str, query: Query, tmp_path: Path) -> None:
+    """Also of a database of an earlier release, and where nothing but an import tells that it was this person."""
+    name = "create-Zebulon-Quackenbush-2026"
+    headers, file = {"Idempotency-Key": name}, {"Idempotency-Key": f"import-{name}"}
+    row = f"{HEADER}Zebulon Quackenbush,Xylology,3.25\r\n"
+    with serve_database(database_url) as client:
+        assert client.post("/student", json=PERSON, headers=headers).json()["id"] == 1
+        report = send(client, row, headers=file).json()
+        digest = hashlib.sha256(json.dumps(PERSON, separators=(",", ":")).encode()).hexdigest()
+        query("UPDATE idempotency_keys SET `key` = ?, request = ? WHERE answer LIKE ?", name, digest, '{"id"%')
+        assert client.post("/student", json=PERSON, headers=headers).json()["id"] == 1
+        assert client.post("/student", json=ANANYA, headers=headers).status_code == 422
+        for number in ("1", "2"):
+            assert commands.run("erase", number)[0] == 0
+        stored = query("SELECT `key`, request FROM idempotency_keys")
+        assert [request for _, request in stored] == ["", ""]
+        assert "Quackenbush" not in str(stored)
+        nobody = {"id": 1, "name": None, "department": None, "cgpa": None}
+        assert client.post("/student", json=PERSON, headers=headers).json() == nobody
+        assert send(client, row, headers=file).json() == report
+        assert client.get("/students").json() == []
+    if database_url.startswith("sqlite"):
+        assert find_secrets(tmp_path) == []
+
+
 def test_erased_student_is_not_created_by_an_undo(commands: Commands, database_url: str) -> None:
     """An import has created the person, its undo has deleted: the undo of that is not possible any more."""
     with serve_database(database_url) as client:
@@ -105,6 +132,31 @@ def test_erase_works_without_history(commands: Commands, database_url: str, quer
         client.post("/student", json=PERSON)
     assert commands.run("erase", "1", variables={"HISTORY": "off"})[0] == 0
     assert query("SELECT * FROM students") == query("SELECT * FROM history") == []
+
+
+def test_repeated_erasure_finishes_the_rewriting(tmp_path: Path, sqlite_url: str, sqlite_path: Path) -> None:
+    """Without a history nothing tells that the student has been there but the id, which was given once."""
+    commands, variables = Commands(tmp_path, sqlite_url), {"HISTORY": "off"}
+    # in a process of its own: to read a file of SQLite here releases the locks of this one
+    with Service(tmp_path, DATABASE_URL=sqlite_url, HISTORY="off") as service:
+        client = service.client
+        for _ in range(2):
+            client.post("/student", json=PERSON)
+        client.delete("/student/2")
+        with contextlib.closing(sqlite3.connect(sqlite_path)) as reader:  # as a kill after COMMIT would leave it
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM students").fetchall()
+            assert commands.run("erase", "1", variables=variables)[0] == 1
+            assert find_secrets(tmp_path) != []
+        assert commands.run("erase", "1", variables=variables) == (0, "Erased: student 1.\n", "")
+        assert find_secrets(tmp_path) == []
+        client.post("/student", json=PERSON)
+        client.delete("/student/3")  # without a history that leaves nothing either, but in the log
+        assert find_secrets(tmp_path) != []
+        assert commands.run("erase", "3", variables=variables)[0] == 0
+        assert find_secrets(tmp_path) == []
+        expected = (1, "", "student-records: Student not found\n")
+        assert commands.run("erase", "4", variables=variables) == expected
 
 
 def test_stored_responses_alone_are_erased(commands: Commands, database_url: str, query: Query) -> None:

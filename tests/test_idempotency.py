@@ -103,10 +103,25 @@ def test_key_expires_after_a_day(client: httpx.Client, query: Callable[..., Rows
     assert query("SELECT COUNT(*) FROM idempotency_keys") == [(1,)]
 
 
+def test_stored_key_and_request_cannot_be_guessed(client: httpx.Client, query: Callable[..., Rows]) -> None:
+    """Neither the key, which may hold a name, nor the SHA-256 of a request that somebody guesses."""
+    for key in ("create-Ananya-Rao-2026", "4a1f"):
+        assert client.post("/student", json=ANANYA, headers={"Idempotency-Key": key}).status_code == 201
+    rows = query("SELECT `key`, request FROM idempotency_keys")
+    guess = hashlib.sha256(json.dumps(ANANYA, separators=(",", ":")).encode()).hexdigest()
+    assert "Ananya" not in str(rows)
+    assert guess not in str(rows)
+    assert rows[0][1] != rows[1][1]
+    for stored, _ in rows:  # nor does the database hold what would open it
+        for key in (stored, stored.split()[1]):
+            response = client.post("/student", json=ANANYA, headers={"Idempotency-Key": key})
+            assert response.status_code == 400 if " " in key else response.json()["id"] > 2
+
+
 def test_expired_keys_are_deleted_by_and_by(client: httpx.Client, query: Callable[..., Rows]) -> None:
     """No request waits for all of them; one that is still there counts as absent."""
     client.post("/student", json=ANANYA, headers={"Idempotency-Key": "k0"})
-    copy = "INSERT INTO idempotency_keys SELECT ?, request, answer, created_at FROM idempotency_keys WHERE `key` = 'k0'"
+    copy = "INSERT INTO idempotency_keys SELECT ?, request, answer, created_at FROM idempotency_keys LIMIT 1"
     for number in range(1, 250):
         query(copy, f"k{number}")
     query("UPDATE idempotency_keys SET created_at = created_at - ?", 2 * 24 * 60 * 60)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def backup_command(file: Path, *, force: bool) -> None:
     """Copy the SQLite database to FILE, as it is at one moment; the service may write meanwhile.
 
-    FILE appears when it is complete and checked, and only its owner may read it.
+    FILE appears when it is complete and checked, and only its owner may read it. A file of that name is replaced with
+    --force only, also one that appears while the command runs.
     """
     require_directory(file)
     if file.exists() and not (force and file.is_file()):
@@ -35,7 +36,8 @@ def backup_command(file: Path, *, force: bool) -> None:
 
         if file.exists() and database.exists() and file.samefile(database):
             raise click.BadParameter("it is the database itself")
-        click.echo(f"Wrote {click.format_filename(file)}: {back_up(database, file):,} students.")
+        students = back_up(database, file, replaces=force)
+        click.echo(f"Wrote {click.format_filename(file)}: {students:,} students.")
 
 
 @click.command("restore")
@@ -44,7 +46,8 @@ def backup_command(file: Path, *, force: bool) -> None:
 def restore_command(file: Path, *, yes: bool) -> None:
     """Replace the content of the SQLite database by that of FILE, a backup; the service may run meanwhile.
 
-    What is there now is kept in a file next to the database.
+    What is there now is kept in a file next to the database. If the command is killed, the database holds either the
+    old content or the new one, never a part of both.
     """
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("--yes is needed where nobody can be asked")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def erase_command(student_id: int) -> None:
     """Delete the student ID, and what the history and stored responses hold of the person, for good.
 
-    The history keeps that something happened, when and by whom, and not what. Backups are not touched.
+    The history keeps that something happened, when and by whom, and not what. Backups are not touched. To run it again
+    finishes what was interrupted.
     """
     with failures():
         from litestar_app.access.callers import LOCAL  # noqa: PLC0415  heavy

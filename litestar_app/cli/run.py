@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 import rich_click as click
@@ -18,6 +20,17 @@ T = TypeVar("T")
 ENVIRONMENT = dict(os.environ)
 """As it was before Litestar's own command read a `.env`: of another directory, and by other rules than ours."""
 REJECTED, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
+
+
+def end_at_once(_signal: int, _frame: object) -> None:
+    """End the process on Ctrl-C at once: while others' code runs, which would show a traceback, nothing has begun."""
+    os._exit(INTERRUPTED)
+
+
+def handle_interrupts(old: object, new: Callable[[int, FrameType | None], object]) -> None:
+    """Replace one handler of Ctrl-C by another; a process in the background, which ignores it, goes on ignoring it."""
+    if signal.getsignal(signal.SIGINT) is old:
+        signal.signal(signal.SIGINT, new)
 
 
 def read_settings() -> "Settings":
@@ -49,6 +62,7 @@ def use_database(work: "Callable[[Database], Awaitable[T]]") -> T:
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
     """End the process with one line and an exit code for whatever is no defect."""
+    handle_interrupts(end_at_once, signal.default_int_handler)
     try:
         yield
         sys.stdout.flush()

@@ -69,6 +69,7 @@ class Database:
             if file
             else GroupCommit(self._writers, GROUPS, THREADS // 2, timeouts.lock, lock_rows)
         )
+        self._is_open = False
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
         """How many hold locks on MySQL for longer than another write otherwise waits for one."""
@@ -84,7 +85,7 @@ class Database:
 
         """
         try:
-            if short and self._loop_reader is not None:
+            if short and self._loop_reader is not None and self._is_open:
                 try:
                     return self._loop_reader.fetch(statement, values)
                 except Exception as error:
@@ -270,7 +271,8 @@ class Database:
             if self._hosts is not None:
                 self._hosts.open()
             self._start_threads()
-            groups = asyncio.create_task(self._group_commit.run())
+            groups = self._group_commit.start()
+            self._is_open = True
             yield
         finally:
             await self._close(groups)
@@ -286,6 +288,7 @@ class Database:
         while running and time.monotonic() < deadline:
             await asyncio.sleep(0.005)  # in which requests that are cancelled let go of their threads
             running = [threads for threads in running if threads.is_running]
+        self._is_open = False
         if self._loop_reader is not None:
             self._loop_reader.close()
         if self._file is not None:

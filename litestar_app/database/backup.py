@@ -20,17 +20,17 @@ LOCK_TIMEOUT = 30
 """Seconds to wait for a write of another process, such as the merge of a large import."""
 
 
-def back_up(database: Path, target: Path) -> int:
+def back_up(database: Path, target: Path, *, replaces: bool = False) -> int:
     """Copy the database into a file, which appears when it is complete, checked and on the disk; count its students.
 
-    Only its owner may read it, from its first byte on. A file of that name is replaced.
+    Only its owner may read it, from its first byte on. It may replace a file of that name.
 
     Raises:
-        BackupError: the database cannot be copied, or it is damaged.
+        BackupError: the database cannot be copied, it is damaged, or there is a file that may not be replaced.
 
     """
     with _open(database) as source:
-        return _save(source, target, database)
+        return _save(source, target, database, replaces=replaces)
 
 
 @contextlib.contextmanager
@@ -38,9 +38,11 @@ def prepare_restore(settings: Settings, source: Path) -> Iterator[Path]:
     """Make a copy that `restore` takes, next to the database: checked, and with all that a start of the service adds.
 
     Raises:
-        BackupError: the source is no SQLite database, is damaged, or its table cannot be served.
+        BackupError: the source is no SQLite database, is damaged or not complete, or its table cannot be served.
 
     """
+    if not source.is_file():  # to open a pipe would wait for whoever writes into it
+        raise BackupError(f"{source} is not a regular file")
     database = Path(str(settings.url.database))
     if database.exists() and database.samefile(source):
         raise BackupError(f"{source} is the database itself")
@@ -48,8 +50,10 @@ def prepare_restore(settings: Settings, source: Path) -> Iterator[Path]:
         copy = Path(directory, "copy.db")
         # without a log or a journal there is nothing that another process has not written into it yet
         is_whole = not any(source.with_name(f"{source.name}{suffix}").exists() for suffix in ("-wal", "-journal"))
+        _check_size(source, is_whole=is_whole)
         with _open(source, options="mode=ro&immutable=1" if is_whole else "mode=ro") as connection:
             _save(connection, copy, source)
+        _check_indexes(copy, source)
         with _open(copy, source) as connection:
             connection.executescript("PRAGMA synchronous=OFF; REINDEX")
         url = settings.url.set(database=str(copy)).render_as_string()
@@ -135,7 +139,7 @@ def _carry_over(source: sqlite3.Connection, former: sqlite3.Connection) -> None:
             source.executemany(f"INSERT OR REPLACE INTO api_keys ({columns}) VALUES ({places})", rows)  # noqa: S608
 
 
-def _save(source: sqlite3.Connection, target: Path, checked: Path | None = None) -> int:
+def _save(source: sqlite3.Connection, target: Path, checked: Path | None = None, *, replaces: bool = False) -> int:
     """Copy to a file; where the name of what is copied is given, see that it is whole, and count its students."""
     with TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as directory:
         part = Path(directory, "part.db")
@@ -146,9 +150,54 @@ def _save(source: sqlite3.Connection, target: Path, checked: Path | None = None)
             connection.execute("PRAGMA journal_mode=DELETE")  # or it could not be read where nothing can be written
             students = _check(connection, checked) if checked else 0
         _sync(part)
-        part.replace(target)
+        _name(part, target, replaces=replaces)
     _sync(target.absolute().parent)
     return students
+
+
+def _name(part: Path, target: Path, *, replaces: bool) -> None:
+    """Give a complete file its name, which no other file may have got meanwhile unless it may be replaced.
+
+    Raises:
+        BackupError: there is another one.
+
+    """
+    try:
+        if not replaces:
+            try:
+                os.link(part, target)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links: take the name by an empty file
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                replaces = True
+        if replaces:
+            part.replace(target)
+    except FileExistsError:
+        raise BackupError(f"{target} has appeared meanwhile and was left alone") from None
+
+
+HEADER = b"SQLite format 3\0"
+
+
+def _check_size(file: Path, *, is_whole: bool) -> None:
+    """Raise BackupError unless a database is as long as its header says; SQLite takes one that lacks some bytes.
+
+    With a log or a journal beside it, it need only consist of whole pages. What is no database at all, SQLite tells.
+    """
+    with file.open("rb") as opened:
+        header, size = opened.read(100), os.fstat(opened.fileno()).st_size
+    page_size = int.from_bytes(header[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    if not header.startswith(HEADER) or not page_size:
+        return
+    pages = int.from_bytes(header[28:32], "big")
+    if not is_whole or not pages or header[24:28] != header[92:96]:  # the last two: of a SQLite before 3.7
+        pages = -(-size // page_size)
+    if size < pages * page_size:
+        raise BackupError(f"{file} is not complete: it has {size} of {pages * page_size} bytes")
+    if size > pages * page_size:
+        raise BackupError(f"{file} is damaged: {size - pages * page_size} bytes follow its last page")
 
 
 def _check(connection: sqlite3.Connection, name: Path) -> int:
@@ -158,6 +207,14 @@ def _check(connection: sqlite3.Connection, name: Path) -> int:
         raise BackupError(f"{name} is damaged: {' '.join(first.split())}")
     ((students,),) = connection.execute("SELECT count(*) FROM students")
     return int(students)
+
+
+def _check_indexes(file: Path, name: Path) -> None:
+    """Look up each row in each index, before these are made anew: so a value shows that has changed on a disk."""
+    with _open(file, name) as connection:
+        ((first,), *_) = connection.execute("PRAGMA integrity_check(1)")
+    if first != "ok":
+        raise BackupError(f"{name} is damaged: {' '.join(first.split())}")
 
 
 @contextlib.contextmanager

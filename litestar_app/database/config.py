@@ -261,6 +261,8 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
     engine = config.get_engine()
     if config.file is not None:
         sqlite.set_up(engine, config.file)
+        # the plugin's own sessions, one for a request that asks for it: they read without waiting for a writer
+        config.session_config.bind = engine.execution_options(**{sqlite.DEFERRED: True})
     else:
         config.hosts = mysql.set_up(engine, settings.hosts, timeouts.probe, timeouts.stable, timeouts.lock)
         config.connections, config.workers = settings.max_database_connections, settings.workers

@@ -5,14 +5,20 @@ import logging
 import math
 import os
 import sqlite3
+import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 from advanced_alchemy.extensions.litestar import EngineConfig
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
-from litestar_app.exceptions import DatabaseFileError, SettingsError
+from litestar_app.exceptions import DatabaseFileError, DatabaseUnavailableError, SettingsError
+
+if sys.platform != "win32":
+    import fcntl
 
 logger = logging.getLogger("litestar_app")
 
@@ -37,35 +43,69 @@ MAX_CHECKPOINTS = 10
 """How often a checkpoint is tried that a reader or a writer keeps from being complete."""
 
 
+DEFERRED = "sqlite_begin_deferred"
+"""Execution option of transactions that take the write lock when they first write. One that has read before fails then
+if another has written meanwhile, as SQLite says at once: what it has read does not hold any more."""
+
+
 class DatabaseFile:
     """The file that this process has open, and its write-ahead log.
 
     SQLite finds both by name, so a file that is moved, replaced or deleted under a running process loses writes, and a
     backup that is put in its place is destroyed: SQLite replays the old log onto it. Once either is not the one that
-    was opened, every use of the database is refused until a restart.
+    was opened, every use of the database is refused until a restart. The log is then folded into the file that was
+    opened, and moved out of the way of the file that has its name now.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._log = ""
+        self._real_path = path
         self._opened: list[tuple[int, int] | None] = []
         self._anchor: Connection | None = None
         self._is_lost = threading.Lock()
+        self._is_pending = False
+        """Whether the log is still to be folded into the file after both were parted."""
         self._checked = -math.inf
 
+    @property
+    def _log(self) -> str:
+        return f"{self._real_path}-wal"
+
+    @property
+    def _index(self) -> str:
+        return f"{self._real_path}-shm"
+
+    @property
+    def _log_aside(self) -> str:
+        return name_aside(self._log, self._opened[1])
+
+    @property
+    def _index_aside(self) -> str:
+        return name_aside(self._index, self._opened[2])
+
     def open(self, engine: Engine) -> None:
-        """Keep a connection open, so that nobody deletes the log by closing the last one, and remember both files."""
+        """Keep a connection open, so that nobody deletes the log by closing the last one, and remember both files.
+
+        Raises:
+            SettingsError: the files cannot be looked at.
+
+        """
         self._anchor = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._anchor.exec_driver_sql("SELECT id FROM students LIMIT 1").all()  # creates the log
         real_path = self._anchor.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar()
-        self._log = f"{real_path}-wal"
-        self._opened = self._identify_all()
+        self._real_path = str(real_path)
+        try:
+            self._opened = self._identify_all()
+        except OSError as error:
+            raise SettingsError(f"DATABASE_URL {self.path} cannot be used: {error}") from None
 
     def close(self) -> None:
         """Close the connection; the last one folds the log back into the file, but not into one that was moved."""
         if self._anchor is not None:
-            if self._opened and self._opened != self._identify_all():
-                self._save_log()
+            with contextlib.suppress(DatabaseUnavailableError):
+                self.check()
+            if self._is_pending and self._save_log("PASSIVE"):
+                logger.warning("%s: the file that was open now holds everything that was stored", self.path)
             self._anchor.close()
             self._anchor = None
         self._opened = []
@@ -74,11 +114,21 @@ class DatabaseFile:
         """Raise DatabaseFileError once the file or its log is not the one that was opened.
 
         To look costs as much as to read a student; a look not older than `max_age` seconds counts.
+
+        Raises:
+            DatabaseFileError: from then on, always.
+            DatabaseUnavailableError: nobody can tell, for a reason that may pass, such as a missing permission.
+
         """
         now = time.monotonic()
         if not self._opened or now < self._checked + max_age:
             return
-        if self._is_lost.locked() or self._opened != self._identify_all():
+        try:
+            is_lost = self._is_lost.locked() or self._opened != self._identify_all()
+        except OSError as error:
+            self._checked = -math.inf
+            raise DatabaseUnavailableError(f"the database file cannot be looked at: {error}") from error
+        if is_lost:
             self._checked = -math.inf
             if self._is_lost.acquire(blocking=False):
                 self._report()
@@ -86,23 +136,126 @@ class DatabaseFile:
         self._checked = now
 
     def _identify_all(self) -> list[tuple[int, int] | None]:
-        return [identify(path) for path in (self.path, self._log, self._log.removesuffix("-wal") + "-shm")]
-
-    def _save_log(self) -> None:
-        """Write what the log holds into the file that was opened, wherever both are now, so that neither is needed."""
-        if self._anchor is not None and identify(self._log) in {None, self._opened[1]}:
-            for _ in range(MAX_CHECKPOINTS):
-                _, pages, saved = self._anchor.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").one()
-                if saved == pages:
-                    return
+        return [identify(path) for path in (self.path, self._log, self._index)]
 
     def _report(self) -> None:
-        self._save_log()
+        """Save what the log holds, move the log aside if another file has its name, and log what is left to do."""
         logger.error(
-            "%s, its -wal or its -shm was moved, replaced or deleted under the service, which responds 503 now: "
-            "stop it, put the right file in place, remove its -wal and -shm, and start it again",
+            "%s, its -wal or its -shm was moved, replaced or deleted under the service, which responds 503 now: %s",
             self.path,
+            self._rescue(),
         )
+
+    def _rescue(self) -> str:
+        """Return what was done, and what is left to do."""
+        try:
+            is_in_place = identify(self._real_path) == self._opened[0]
+            is_own_log = identify(self._log) in {None, self._opened[1]}
+        except OSError as error:
+            return f"nothing was done about it ({error}); stop it, and see which of these files are there"
+        if is_in_place:  # another program may use the file with the log, or the index, that is there now
+            self._is_pending = is_own_log and not self._save_log("PASSIVE")
+            return "stop it, put the right file in place, remove its -wal and -shm, and start it again"
+        self._is_pending = not self._save_log("TRUNCATE")
+        try:
+            self._move_aside()
+            done = [self._describe_content()]
+        except OSError as error:
+            return (
+                f"its -wal could not be moved aside ({error}) and would destroy another file of that name: let no "
+                "program open one, stop the service, move -wal and -shm away, put the right file in place, and start it"
+            )
+        if names := [name for name in (self._log_aside, self._index_aside) if os.path.exists(name)]:  # noqa: PTH110
+            done.append(f"its -wal and -shm would damage another file of that name and are now {' and '.join(names)}")
+        return f"{'; '.join(done)}; stop the service, put the right file in place, and start it again"
+
+    def _describe_content(self) -> str:
+        """Say where everything is that was stored; where the file was deleted, that is a copy."""
+        if self._opened[0] and count_names(self._opened[0]) == 0:
+            copy = f"{self._real_path}.deleted-{self._opened[0][1]}"
+            try:
+                with lock_directory(os.path.dirname(copy)):  # noqa: PTH120
+                    if not os.path.exists(copy):  # noqa: PTH110  else another process of this service has made it
+                        self._copy(copy)
+            except (OSError, sqlite3.Error) as error:
+                return f"it was deleted, and what it held could not be copied to {copy} ({error})"
+            return f"it was deleted, and {copy} holds everything that was stored"
+        if self._is_pending:
+            return f"the newest writes are only in {self._log_aside} until the service is stopped"
+        return "the file that was open holds everything that was stored"
+
+    def _copy(self, target: str) -> None:
+        part = f"{target}.part"
+        create_private(part)
+        source: Any = cast("Connection", self._anchor).connection.dbapi_connection
+        try:
+            with contextlib.closing(sqlite3.connect(part)) as connection:
+                source.backup(connection)
+                connection.execute("PRAGMA journal_mode=DELETE")  # or it could be read with the right to write only
+            os.rename(part, target)  # noqa: PTH104
+        except BaseException:
+            os.unlink(part)  # noqa: PTH108
+            raise
+
+    def _save_log(self, mode: str) -> bool:
+        """Write what the log holds into the file that was opened, wherever both are now; TRUNCATE also empties it.
+
+        Returns whether all of it is there; a transaction that reads may keep the newest writes in the log.
+        """
+        if self._anchor is None:
+            return False
+        try:
+            self._anchor.exec_driver_sql("PRAGMA busy_timeout=0")  # nobody may wait here
+            for _ in range(MAX_CHECKPOINTS):
+                _, pages, saved = self._anchor.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
+                if saved == pages:
+                    return True
+        except SQLAlchemyError as error:
+            logger.warning("%s: its -wal could not be written into the file: %s", self.path, error.args[0])
+        return False
+
+    def _move_aside(self) -> None:
+        """Rename the log and its index while they are ours; the index first, since without the log it misleads.
+
+        Those of another program, which has opened the new file, stay. Processes of this service do it one by one, or
+        one could rename what another program has just created.
+        """
+        with lock_directory(os.path.dirname(self._real_path)):  # noqa: PTH120  a string, as all these
+            if self._opened[2] and identify(self._index) == self._opened[2]:
+                os.rename(self._index, self._index_aside)  # noqa: PTH104
+            if self._opened[1] and identify(self._log) == self._opened[1]:
+                os.rename(self._log, self._log_aside)  # noqa: PTH104
+
+
+def name_aside(path: str, file: tuple[int, int] | None) -> str:
+    """Return the name to which a file is moved aside; no other file has it, since it holds the number of the inode."""
+    return f"{path}.aside-{file[1] if file else 0}"
+
+
+def count_names(file: tuple[int, int]) -> int | None:
+    """Tell how many names a file has that this process has open; None if the system does not say."""
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir("/dev/fd"):  # noqa: PTH208
+            with contextlib.suppress(OSError):  # closed meanwhile
+                status = os.fstat(int(descriptor))
+                if (status.st_dev, status.st_ino) == file:
+                    return status.st_nlink
+    return None
+
+
+@contextlib.contextmanager
+def lock_directory(path: str) -> Iterator[None]:
+    """Keep out other processes of this service, where the system can."""
+    if sys.platform == "win32":  # where files that are open cannot be renamed anyway
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without such locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def create_private(path: str) -> None:
@@ -121,10 +274,10 @@ def decode_any(text: bytes) -> str:
 
 
 def identify(path: str) -> tuple[int, int] | None:
-    """Tell which file has a name now; None where there is none."""
+    """Tell which file has a name now; None if there is none; OSError if nobody can tell."""
     try:
         status = os.stat(path)  # noqa: PTH116  a Path costs more than the question
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino
 
@@ -145,9 +298,16 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
 
     def begin_immediate(connection: Connection) -> None:
         """Take the write lock first, so that what a transaction has read still holds when it writes."""
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        options = connection.get_execution_options()
+        if options.get("isolation_level") != "AUTOCOMMIT":
             file.check()
-            connection.connection.dbapi_connection.execute("BEGIN IMMEDIATE")  # type: ignore[union-attr]
+            begin = "BEGIN" if options.get(DEFERRED) else "BEGIN IMMEDIATE"
+            connection.connection.dbapi_connection.execute(begin)  # type: ignore[union-attr]
+
+    def check_file(connection: Connection) -> None:
+        """See that what a session of somebody's own commits goes to the file that has the name."""
+        if connection.get_execution_options().get(DEFERRED):
+            file.check()
 
     def prepare_file(*_: object) -> None:
         file.check()
@@ -156,6 +316,7 @@ def set_up(engine: Engine, file: DatabaseFile) -> None:
     event.listen(engine, "do_connect", prepare_file)
     event.listen(engine, "connect", set_pragmas)
     event.listen(engine, "begin", begin_immediate)
+    event.listen(engine, "commit", check_file)
 
 
 AFFINITIES = {

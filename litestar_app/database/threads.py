@@ -12,6 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from litestar_app import metrics
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
 
+NOT_OPEN = "the database is not open: the service is stopping, or it is mounted in an application without its lifespan"
+
 
 def resolve(future: asyncio.Future[Any], outcome: Any) -> None:
     """Give an outcome, which may be an exception, to whoever waits for it."""
@@ -78,11 +80,11 @@ class WorkerThreads(Generic[R]):
 
         Raises:
             QueueTimeoutError: no thread was free in time; the work was not begun.
-            DatabaseUnavailableError: the threads have been stopped; the work was not begun.
+            DatabaseUnavailableError: the threads have not been started, or have been stopped; the work was not begun.
 
         """
         if not self._is_open:
-            raise DatabaseUnavailableError("the service is stopping")
+            raise DatabaseUnavailableError(NOT_OPEN)
         job = _Job(work, time.monotonic() + self.queue_timeout)
         self._waiting.inc()
         self._put(job)
@@ -118,7 +120,7 @@ class WorkerThreads(Generic[R]):
             idle, self._idle = self._idle, []
         for job in jobs:
             self._waiting.dec()
-            resolve(job.future, DatabaseUnavailableError("the service is stopping"))
+            resolve(job.future, DatabaseUnavailableError(NOT_OPEN))
         for thread in idle:
             thread.put(None)
 

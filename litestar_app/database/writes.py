@@ -25,7 +25,7 @@ from litestar_app.database.failures import Failure, classify, is_lost, is_of_one
 from litestar_app.database.hosts import Hosts
 from litestar_app.database.reads import CompiledStatement, FixedStatement, compile_statement, current_host, has_hung
 from litestar_app.database.sqlite import DatabaseFile
-from litestar_app.database.threads import WorkerThreads, resolve
+from litestar_app.database.threads import NOT_OPEN, WorkerThreads, resolve
 from litestar_app.exceptions import (
     CommitUnknownError,
     DatabaseFileError,
@@ -281,7 +281,7 @@ class GroupCommit:
         self._lock_timeout = lock_timeout
         self._alone = asyncio.Semaphore(alone)
         self._queue: asyncio.Queue[_Entry | None] = asyncio.Queue()
-        self._is_open = True
+        self._is_open = False
         self._waiting = metrics.WAITING.labels(threads.name)
 
     async def write(self, work: UnitOfWork, connection: Connection | None = None, row: int | None = None) -> Outcome:
@@ -290,14 +290,18 @@ class GroupCommit:
         With a connection of its own it is a group of its own.
         """
         if not self._is_open:
-            raise DatabaseUnavailableError("the service is stopping")
+            raise DatabaseUnavailableError(NOT_OPEN)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.inc()
         self._queue.put_nowait(_Entry(work, future, connection, row, time.monotonic() + self._lock_timeout))
         return await future
 
-    async def run(self) -> None:
-        """Write groups until the service stops."""
+    def start(self) -> "asyncio.Task[None]":
+        """Take writes from now on; the task ends when the service has stopped."""
+        self._is_open = True
+        return asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._groups):
                 tasks.create_task(self._write_groups(tasks))
@@ -369,6 +373,6 @@ class GroupCommit:
             resolve(entry.future, outcome)
 
     def stop(self) -> None:
-        """Let `run` end when the writes that are waiting now have been written."""
+        """Let the task end when the writes that are waiting now have been written."""
         self._is_open = False
         self._queue.put_nowait(None)

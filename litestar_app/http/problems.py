@@ -19,7 +19,9 @@ from litestar.openapi.spec import Example
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from litestar_app.database.failures import is_lost, raise_if_commit_unknown, raise_translated
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
@@ -171,7 +173,7 @@ def _make_quota_problem() -> Problem:
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
     headers: dict[str, str] | None = None
-    error = _name_refusal(request, error)
+    error = _translate(request, _name_refusal(request, error))
     if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
         problem = make_problem(mapped[0], mapped[1] or str(error))
         if isinstance(error, InvalidBodyError):
@@ -204,6 +206,24 @@ def _name_refusal(request: Request[Any, Any, Any], error: Exception) -> Exceptio
     refusal = ResourceError(reason, is_unchanged=is_unchanged)
     refusal.__cause__ = error
     return refusal
+
+
+def _translate(request: Request[Any, Any, Any], error: Exception) -> Exception:
+    """Return the exception of ours for an error of the database in a handler that uses the plugin's own session.
+
+    advanced-alchemy's repositories raise exceptions of their own from it.
+    """
+    reason = error if isinstance(error, SQLAlchemyError) else error.__cause__
+    if isinstance(error, StudentRecordsError) or not isinstance(reason, DBAPIError):
+        return error
+    try:
+        if is_lost(reason) and request.method not in SAFE:
+            raise_if_commit_unknown(reason)
+        raise_translated(reason)
+    except StudentRecordsError as translated:
+        return translated
+    except DBAPIError:
+        return error
 
 
 async def respond_to_stop(scope: HTTPScope, receive: Receive, send: Send) -> None:

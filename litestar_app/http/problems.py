@@ -42,6 +42,7 @@ from litestar_app.exceptions import (
     UnsupportedValueError,
 )
 from litestar_app.http.access_log import describe, name_method, name_route
+from litestar_app.http.conditions import CHANGED
 
 logger = logging.getLogger("litestar_app")
 
@@ -59,7 +60,7 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
     StudentNotFoundError: (404, "Student not found"),
     ImportNotFoundError: (404, "Import not found"),
     StudentsChangedError: (409, ""),
-    PreconditionFailedError: (412, "The student has changed since this ETag; fetch it and retry"),
+    PreconditionFailedError: (412, ""),
     KeyInUseError: (409, "The first request with this Idempotency-Key is still running"),
     KeyReusedError: (422, "This Idempotency-Key was used with another request; use a new one"),
     ConstraintError: (409, "A constraint of the database is violated"),
@@ -91,7 +92,7 @@ DETAILS = {
     403: "Sec-Fetch-Site: cross-site; expected same-origin or none: in a browser, only pages of this service may write",
     404: PROBLEMS[StudentNotFoundError][1],
     409: PROBLEMS[ConstraintError][1],
-    412: PROBLEMS[PreconditionFailedError][1],
+    412: CHANGED,
     413: "The body is over 1048576 bytes",
     415: "Expected a body with Content-Type: application/json, in UTF-8",
     422: PROBLEMS[InvalidBodyError][1],

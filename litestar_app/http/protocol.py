@@ -49,6 +49,8 @@ ALWAYS = b"/health/"
 LOCAL = {"127.0.0.1", "::1"}
 VERSIONS = {"1.1", "1.0"}
 HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
+ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+"""The beginning of a target in absolute form; its group is the authority."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -363,6 +365,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 raise RejectedError(400, "Transfer-Encoding: expected chunked, and HTTP/1.1")
         if host is None or host != self._host:
             self._check_host(host, version)
+        if not self.url.startswith(b"/"):
+            self._resolve_target()
         is_overloaded = not self._is_admitted or len(self.tasks) >= self._limits.requests
         if is_overloaded and not self.url.startswith(ALWAYS):
             raise RejectedError(503, "Too many connections or requests at once; retry later")
@@ -374,6 +378,24 @@ class LimitedProtocol(HttpToolsProtocol):
         elif not HOST.fullmatch(host):
             raise RejectedError(400, "Host: expected a host, and perhaps a port")
         self._host = host
+
+    def _resolve_target(self) -> None:
+        """Rewrite a target in absolute or asterisk form as a path; an authority replaces Host (RFC 9112, 3.2)."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            return
+        if self.url == b"*" and method == b"OPTIONS":
+            self.url = b"/"
+            return
+        absolute = ABSOLUTE.match(self.url)
+        if absolute is None:
+            raise RejectedError(400, "The target of the request: expected a path, or a URL with http or https")
+        authority = absolute[1]
+        if authority[:1] in {b"", b":"} or not HOST.fullmatch(authority):
+            raise RejectedError(400, "The target of the request: expected a URL with a host, and perhaps a port")
+        rest = self.url[absolute.end() :]
+        self.url = rest if rest.startswith(b"/") else b"/" + rest
+        self.headers[:] = [*((name, value) for name, value in self.headers if name != b"host"), (b"host", authority)]
 
     def _describe_client(self) -> str:
         return ":".join(map(str, self.client)) if self.client else "a local client"

@@ -15,7 +15,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 from litestar_app.access.callers import get_caller
 from litestar_app.exceptions import InvalidQueryError, KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
-from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
+from litestar_app.http.conditions import IfMatch, IfNoneMatch, UnlessMatch, matches, parse_condition
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import MAX_QUERY, READ, IdempotencyKey, format_links, is_plain_integer, parse_key
@@ -229,10 +229,11 @@ class StudentController(Controller):
         data: JSONBody[StudentUpdate],
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
+        if_none_match: UnlessMatch = None,
     ) -> Response[StudentRead]:
         """Replace a student. The body of a GET can be edited and sent back as it is, its id included."""
-        who, etags = get_caller(request).name, parse_if_match(if_match)
-        return _respond(await students.change(parse_id(student_id), data, who, etags))
+        who, condition = get_caller(request).name, parse_condition(if_match, if_none_match)
+        return _respond(await students.change(parse_id(student_id), data, who, condition))
 
     @patch(
         "/student/{student_id:str}",
@@ -250,10 +251,11 @@ class StudentController(Controller):
         data: JSONBody[StudentPatch],
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
+        if_none_match: UnlessMatch = None,
     ) -> Response[StudentRead]:
         """Change the given fields and keep the others: a merge patch (RFC 7396)."""
-        who, etags = get_caller(request).name, parse_if_match(if_match)
-        return _respond(await students.change(parse_id(student_id), data, who, etags))
+        who, condition = get_caller(request).name, parse_condition(if_match, if_none_match)
+        return _respond(await students.change(parse_id(student_id), data, who, condition))
 
     @delete(
         "/student/{student_id:str}",
@@ -268,9 +270,11 @@ class StudentController(Controller):
         student_id: StudentId,
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
+        if_none_match: UnlessMatch = None,
     ) -> Message:
         """Delete a student for good."""
-        await students.delete(parse_id(student_id), get_caller(request).name, parse_if_match(if_match))
+        who, condition = get_caller(request).name, parse_condition(if_match, if_none_match)
+        await students.delete(parse_id(student_id), who, condition)
         return Message("Student deleted successfully")
 
 

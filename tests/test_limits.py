@@ -212,7 +212,7 @@ MALFORMED |= {
     f"target {target}": b"GET %b HTTP/1.1\r\n%b\r\n" % (target.encode(), HOST)
     for target in (
         "*", "*/x", "*?x", "http:///", "http://", "http:/x", "http://:80/", "http://u@x/", "http://u:p@x/",
-        "http://x@/", "http://x:y/", "http://x:80:80/", "http://[::1/", "http://[x]/", "http://x\\y/", "http://x\"/",
+        "http://x@/", "http://x:y/", "http://x:80:80/", "http://[::1/", "http://[x]/", "http://x\\y/", 'http://x"/',
         "ftp://x/", "httpx://x/", "x", "x:80", "file:///x",
     )
 }  # fmt: skip

@@ -249,6 +249,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Hand the request to the application, unless its head says that it must not."""
         self._deadline = inf
         self._check_head()
+        if not self.url.startswith(b"/"):
+            self._resolve_target()
+        is_overloaded = not self._is_admitted or len(self.tasks) >= self._limits.requests
+        if is_overloaded and not self.url.startswith(ALWAYS):
+            raise RejectedError(503, "Too many connections or requests at once; retry later")
         self._in_head = False
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RejectedError(503, "Too many requests at once on one connection; retry later")
@@ -365,11 +370,6 @@ class LimitedProtocol(HttpToolsProtocol):
                 raise RejectedError(400, "Transfer-Encoding: expected chunked, and HTTP/1.1")
         if host is None or host != self._host:
             self._check_host(host, version)
-        if not self.url.startswith(b"/"):
-            self._resolve_target()
-        is_overloaded = not self._is_admitted or len(self.tasks) >= self._limits.requests
-        if is_overloaded and not self.url.startswith(ALWAYS):
-            raise RejectedError(503, "Too many connections or requests at once; retry later")
 
     def _check_host(self, host: bytes | None, version: str) -> None:
         if host is None:

@@ -222,7 +222,7 @@ class StudentController(Controller):
         responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details=BODY),
         response_headers=[ETAG],
     )
-    async def update_student(
+    async def update_student(  # noqa: PLR0913, PLR0917  the parameters of the route
         self,
         request: Request[Any, Any, Any],
         student_id: StudentId,
@@ -244,7 +244,7 @@ class StudentController(Controller):
         responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
         response_headers=[ETAG],
     )
-    async def patch_student(
+    async def patch_student(  # noqa: PLR0913, PLR0917  the parameters of the route
         self,
         request: Request[Any, Any, Any],
         student_id: StudentId,

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from litestar_app.transfer.controller import NDJSON, XLSX
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, EDITOR_SECRET, serve_database
 
 
@@ -36,9 +35,9 @@ def test_every_response_is_documented(keyed_database: httpx.Client, tmp_path: Pa
         post = document["paths"][path]["post"]
         # made up, it is sent again with another body, which is rightly rejected; test_idempotency.py has its tests
         post["parameters"] = [p for p in post["parameters"] if p["name"] != "Idempotency-Key"]
-    content = post["requestBody"]["content"]
-    for kind in ("text/csv", NDJSON, XLSX):  # it does not know how to write them
-        del content[kind]
+    for name in ("StudentCreate", "StudentUpdate", "StudentPatch"):
+        for field in ("name", "department"):  # whose rule is in words, which it does not read
+            document["components"]["schemas"][name]["properties"][field]["pattern"] = "^[A-Za-z]{1,100}$"
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     command: list[str | Path] = [
         Path(sys.executable).with_name("schemathesis"),

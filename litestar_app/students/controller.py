@@ -9,7 +9,7 @@ from litestar import Controller, Request, Response, delete, patch, post, put, ro
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Operation, RequestBody
+from litestar.openapi.spec import OpenAPIType, Operation, RequestBody, Schema
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from litestar_app.access.callers import get_caller
@@ -26,7 +26,7 @@ from litestar_app.students.service import Page, StudentService
 
 NO_FILTERS = Filters()
 
-StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]
+StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": OpenAPIType.INTEGER})]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many students at most")]
 Offset = Annotated[
     int | None,
@@ -34,7 +34,7 @@ Offset = Annotated[
         ge=0,
         le=2**53 - 1,
         description="how many students to skip; not beside a cursor",
-        schema_extra={"minimum": 0, "default": 0},
+        schema_extra={"minimum": 0},  # without a default, which generated clients would send beside a cursor
     ),
 ]
 CursorText = Annotated[
@@ -51,7 +51,7 @@ Departments = Annotated[
     tuple[str, ...],
     QueryParameter(
         description="one of these, exactly; it may be repeated",
-        schema_extra={"items": {"type": "string", "minLength": 1}},
+        schema_extra={"items": Schema(type=OpenAPIType.STRING, min_length=1)},
     ),
 ]
 NameFilter = Annotated[
@@ -66,7 +66,7 @@ CgpaMax = Annotated[
 Count = Annotated[bool, QueryParameter(description="whether X-Total-Count tells how many students match")]
 MAX_LINK = MAX_QUERY - 1500
 """Bytes of the query of a link, but for the student at a boundary: a text of 100 characters may have 400."""
-# Of a header that is only documented, the value says that it is a string.
+# Of a header that is only documented, the value says of what type it is.
 ETAG = ResponseHeader(
     "ETag",
     documentation_only=True,
@@ -87,9 +87,9 @@ LINK = ResponseHeader(
 TOTAL = ResponseHeader(
     "X-Total-Count",
     documentation_only=True,
-    value="",
-    description="how many students match, where count is true",
-    example="250",
+    value=cast("Any", 0),
+    description="how many students match, if count is true",
+    example=250,
 )
 # What the documentation shows of a body that cannot be read.
 BODY = {400: "The body is not JSON: Input data was truncated"}

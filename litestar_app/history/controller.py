@@ -25,7 +25,7 @@ NOT_UNDONE = "1 of its students changed after this import; nothing was undone"
 ImportId = Annotated[str, PathParameter(description="the import's id", schema_extra={"type": OpenAPIType.INTEGER})]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many at most")]
 CursorText = Annotated[str | None, QueryParameter(description="where the page begins, from a Link")]
-LIMIT = {400: "query parameter 'limit': expected an integer, got 'ten'"}
+LIMIT = {400: "query parameter 'limit': expected an integer from 1 to 1000, got 'ten'"}
 
 
 class HistoryController(Controller):

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, cast, get_args
 from weakref import WeakKeyDictionary
 

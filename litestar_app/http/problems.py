@@ -1,6 +1,8 @@
 """Problem documents (RFC 9457): which exception becomes which, and how they are documented."""
 
 import logging
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -12,10 +14,12 @@ from litestar.exceptions import (
     InternalServerException,
     MethodNotAllowedException,
     NotFoundException,
+    SerializationException,
     ValidationException,
 )
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
+from litestar.params import ParameterKwarg
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -43,6 +47,9 @@ from litestar_app.exceptions import (
 )
 from litestar_app.http.access_log import describe, name_method, name_route
 from litestar_app.http.conditions import CHANGED
+from litestar_app.http.parameters import describe as describe_parameter
+from litestar_app.http.parameters import find_parameters, is_plain_integer
+from litestar_app.http.translation import find_body_problem, translate
 
 logger = logging.getLogger("litestar_app")
 
@@ -148,6 +155,9 @@ class Problem(Struct, omit_defaults=True):
     ) = UNSET
 
 
+MISSING = re.compile(r"Missing required (query|header|cookie|path) parameter '(.*)' for path ")
+"""What Litestar says of a parameter that is not given."""
+PARAMETERS = frozenset(ParamType)
 STOPPING = "The service is stopping; retry later"
 # without Retry-After, as above
 STOPPING_WRITE = "The service is stopping: the change may or may not be stored; check before you repeat it"
@@ -182,13 +192,56 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
             problem, headers = _make_quota_problem(), error.fields
         if isinstance(error, DatabaseUnavailableError):
             headers = {"Retry-After": str(RETRY_AFTER)}
-    elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        problem, headers = make_problem(error.status_code, _explain(request, error)), error.headers
-    elif isinstance(error, InternalServerException) and "disconnected" in error.detail:
-        problem = make_problem(400, "The body ends before it is complete")  # which nobody is there to read
     else:
-        problem = _log_defect(request, error)
+        headers = getattr(error, "headers", None) if isinstance(error, HTTPException) else None
+        problem = _explain_body(request, error) or _explain(request, error)
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem | None:
+    """Explain what is wrong with a body that Litestar has decoded, as it does for handlers without a `BodyDTO`."""
+    if isinstance(error, RecursionError) and "deserializing" in str(error):
+        return make_problem(400, "The body is nested too deeply")
+    if isinstance(error, InternalServerException) and "disconnected" in error.detail:
+        return make_problem(400, "The body ends before it is complete")  # which nobody is there to read
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, SerializationException):
+        return make_problem(400, f"The body cannot be decoded: {error.detail}")
+    if isinstance(error, ValidationException) and request.headers.get("content-length") != "0":
+        found = find_body_problem(str(error.__cause__))
+        if found is not None:
+            problem = make_problem(422, "The body is not valid; errors has the first problem")
+            problem.errors = [FieldProblem(*found)]
+            return problem
+    return None
+
+
+def _explain(request: Request[Any, Any, Any], error: Exception) -> Problem:
+    """Say what was wrong and what would be right, where Litestar has only the status's name."""
+    if not isinstance(error, HTTPException) or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _log_defect(request, error)
+    detail = error.detail
+    if isinstance(error, ValidationException):
+        detail = _explain_parameters(request, error)
+    elif isinstance(error, NotFoundException) and detail == HTTPStatus.NOT_FOUND.phrase:  # in nobody's words
+        detail = f"There is nothing at {request.scope['path']}; /docs lists what there is"
+    elif isinstance(error, MethodNotAllowedException):
+        detail = f"{request.method} is not possible here; the header Allow lists what is"
+    elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail = f"The body is over {request.route_handler.resolve_request_max_body_size()} bytes"
+    return make_problem(error.status_code, detail)
+
+
+def _explain_parameters(request: Request[Any, Any, Any], error: ValidationException) -> str:
+    if isinstance(error.extra, list):
+        if any(extra.get("key") == "data" for extra in error.extra):
+            return "The body is empty; expected JSON"
+        return "; ".join(_describe(request, **extra) for extra in error.extra)
+    if missing := MISSING.match(error.detail):
+        kind = ParamType(missing[1])
+        field = dict(find_parameters(request.route_handler, kind)).get(missing[2])
+        expected = f"; expected {describe_parameter(field)}" if field else ""
+        return f"{_name(kind, missing[2])}: missing{expected}"
+    return error.detail
 
 
 async def respond_to_stop(scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -213,25 +266,37 @@ def _log_defect(request: Request[Any, Any, Any], error: Exception) -> Problem:
     return problem
 
 
-def _explain(request: Request[Any, Any, Any], error: HTTPException) -> str:
-    """Say what was wrong and what would be right, where Litestar has only the status's name."""
-    if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        if any(extra.get("key") == "data" for extra in error.extra):
-            return "The body is empty; expected JSON"
-        return "; ".join(_describe(**extra) for extra in error.extra)
-    if isinstance(error, NotFoundException):
-        return f"There is nothing at {request.scope['path']}; /docs lists what there is"
-    if isinstance(error, MethodNotAllowedException):
-        return f"{request.method} is not possible here; the header Allow lists what is"
-    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return f"The body is over {request.route_handler.resolve_request_max_body_size()} bytes"
-    return error.detail
+def _describe(request: Request[Any, Any, Any], message: str, key: str = "", source: str = "request") -> str:
+    """Say what a parameter may be, and what it was; Litestar knows it by the name that the handler has for it."""
+    fields = request.route_handler.parsed_fn_signature.parameters
+    field = fields.get(key)
+    kind = ParamType(source) if source in PARAMETERS else ParamType.QUERY
+    definition = field.kwarg_definition if field else None
+    if isinstance(definition, ParameterKwarg):
+        kind = definition.param_type
+    name = definition.name or key if isinstance(definition, ParameterKwarg) else key
+    expected = f"expected {describe_parameter(field)}" if field else translate(message)
+    given = _get_given(request, kind, name)
+    return f"{_name(kind, name)}: {expected}" if given is None else f"{_name(kind, name)}: {expected}, got {given}"
 
 
-def _describe(message: str, key: str = "", source: str = "request") -> str:
-    if source == ParamType.HEADER:
-        return f"header {key.replace('_', '-').title()}: {message}"
-    return f"query parameter {key!r}: {message}"
+def _name(kind: ParamType, name: str) -> str:
+    return f"header {name.title()}" if kind == ParamType.HEADER else f"{kind.value} parameter {name!r}"
+
+
+def _get_given(request: Request[Any, Any, Any], kind: ParamType, name: str) -> str | None:
+    """Return a value as a message shows it; of several, all."""
+    if kind == ParamType.QUERY:
+        values: list[Any] = request.query_params.getall(name, [])
+    else:
+        places: dict[ParamType, Mapping[str, Any]] = {
+            ParamType.HEADER: request.headers,
+            ParamType.COOKIE: request.cookies,
+            ParamType.PATH: request.path_params,
+        }
+        values = [places[kind][name]] if name in places[kind] else []
+    texts = [value if is_plain_integer(value) else repr(value) for value in map(str, values)]
+    return ", ".join(texts) or None
 
 
 def problem_responses(

@@ -134,7 +134,9 @@ class StudentController(Controller):
         status_code=200,
         summary="List students",
         response_description="The students of the page; an empty array past the end",
-        responses=problem_responses(400, details={400: "query parameter 'limit': expected an integer, got 'ten'"}),
+        responses=problem_responses(
+            400, details={400: "query parameter 'limit': expected an integer from 1 to 1000, got 'ten'"}
+        ),
         response_headers=[LINK, TOTAL],
     )
     async def list_students(  # noqa: PLR0913, PLR0917  the parameters of the route

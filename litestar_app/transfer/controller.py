@@ -153,7 +153,9 @@ class TransferController(Controller):
         summary="Export students",
         responses={
             200: ResponseSpec(str, description="A file with all students that match", media_type=CSV),
-            **problem_responses(400, details={400: "query parameter 'cgpa_min': expected a number, got 'ten'"}),
+            **problem_responses(
+                400, details={400: "query parameter 'cgpa_min': expected a number from 0 to 10, got 'ten'"}
+            ),
         },
     )
     async def export_students(  # noqa: PLR0913, PLR0917  the parameters of the route

@@ -134,11 +134,15 @@ def _check_query(query: bytes, handler: HTTPRouteHandler, path: tuple[str, ...])
     for name, value in pairs:
         if name not in known:
             raise ClientException(f"query parameter {name!r}: not one of this route's ({', '.join(known) or 'none'})")
-        if name in seen and not known[name].is_non_string_collection:
+        if name in seen and not _is_list(known[name]):
             raise ClientException(f"query parameter {name!r}: given more than once")
         if not _is_plain(value, known[name]):
             raise ClientException(f"query parameter {name!r}: expected {describe(known[name])}, got {value!r}")
         seen.add(name)
+
+
+def _is_list(field: FieldDefinition) -> bool:
+    return field.is_non_string_collection or (field.is_union and any(map(_is_list, field.inner_types)))
 
 
 def _is_plain(value: str, field: FieldDefinition) -> bool:

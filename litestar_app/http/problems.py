@@ -7,6 +7,14 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
+from advanced_alchemy.exceptions import (
+    DuplicateKeyError,
+    ForeignKeyError,
+    IntegrityError,
+    MultipleResultsFoundError,
+    NotFoundError,
+    RepositoryError,
+)
 from litestar import Request, Response
 from litestar.enums import ParamType
 from litestar.exceptions import (
@@ -24,6 +32,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from litestar_app.database.failures import Failure, classify, is_lost, unwrap
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
@@ -158,6 +167,15 @@ class Problem(Struct, omit_defaults=True):
 MISSING = re.compile(r"Missing required (query|header|cookie|path) parameter '(.*)' for path ")
 """What Litestar says of a parameter that is not given."""
 PARAMETERS = frozenset(ParamType)
+REPOSITORY: dict[type[RepositoryError], tuple[int, str]] = {
+    NotFoundError: (404, "There is no such record"),
+    MultipleResultsFoundError: (409, "Several records match, and one was expected"),
+    DuplicateKeyError: (409, "There is such a record already"),
+    ForeignKeyError: (409, "The record refers to one that does not exist, or another one refers to it"),
+    IntegrityError: (409, PROBLEMS[ConstraintError][1]),
+}
+"""The status and the detail of what advanced-alchemy's repositories raise; their own words may have data in them."""
+KNOWN: dict[type[Exception], tuple[int, str]] = {**PROBLEMS, **REPOSITORY}
 STOPPING = "The service is stopping; retry later"
 # without Retry-After, as above
 STOPPING_WRITE = "The service is stopping: the change may or may not be stored; check before you repeat it"
@@ -179,7 +197,9 @@ def _make_quota_problem() -> Problem:
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
     headers: dict[str, str] | None = None
-    if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
+    if not isinstance(error, HTTPException | StudentRecordsError):
+        error = _translate(request, error)
+    if mapped := next((KNOWN[kind] for kind in type(error).__mro__ if kind in KNOWN), None):
         problem = make_problem(mapped[0], mapped[1] or str(error))
         if isinstance(error, InvalidBodyError):
             problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
@@ -196,6 +216,23 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
         headers = getattr(error, "headers", None) if isinstance(error, HTTPException) else None
         problem = _explain_body(request, error) or _explain(request, error)
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _translate(request: Request[Any, Any, Any], error: Exception) -> Exception:
+    """Return the exception of ours that an error of a session or of a repository amounts to, or the error itself."""
+    cause = error.__cause__ if isinstance(error, RepositoryError) else error
+    if cause is None or isinstance(cause, OSError):  # of a file, or of another service
+        return error
+    if request.method not in SAFE and is_lost(cause):
+        return CommitUnknownError(unwrap(cause))
+    match classify(cause):
+        case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
+            return DatabaseUnavailableError(unwrap(cause))
+        case Failure.VALUE:
+            return UnsupportedValueError()
+        case Failure.CONSTRAINT if error is cause:
+            return ConstraintError()
+    return error
 
 
 def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem | None:

@@ -164,11 +164,13 @@ def find_parameters(handler: HTTPRouteHandler, kind: ParamType) -> Iterator[tupl
         used += [inner for inner in dependencies[name].parsed_fn_signature.parameters if inner in dependencies]
     for name, field in fields.items():
         definition = field.kwarg_definition
-        if isinstance(definition, ParameterKwarg):
-            if definition.param_type == kind:
-                yield definition.name or name, field
-        elif kind == ParamType.QUERY and name not in {*RESERVED_KWARGS, *dependencies} and not field.is_di_field:
-            yield name, field
+        if name in RESERVED_KWARGS or name in dependencies or field.is_di_field:
+            continue
+        if not isinstance(definition, ParameterKwarg):
+            if kind == ParamType.QUERY:  # as Litestar takes what is only an argument of the function
+                yield name, field
+        elif definition.param_type == kind:
+            yield definition.name or name, field
 
 
 def describe(field: FieldDefinition) -> str:

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from http import HTTPMethod
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 
@@ -49,6 +48,7 @@ from litestar_app.models import Student
 from litestar_app.settings import Settings
 from tests.conftest import locked_sqlite
 from tests.service import ANANYA, UNAVAILABLE, connect, serve_app
+from tests.test_openapi import run
 
 # others write handlers in older ways as well
 pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
@@ -156,10 +156,11 @@ def make_namesakes() -> tuple[type[Struct], type[Struct]]:
 
 OtherTeacher, OtherStudent = make_namesakes()
 RESULTS: list[Any] = [
-    list[dict], list[dict[str, Any]], dict, dict[str, Any], Any, None, str, bytes, float | None, list[int | str],
+    list[dict], list[dict[str, Any]], dict,  # type: ignore[type-arg]
+    dict[str, Any], Any, None, str, bytes, float | None, list[int | str],
     Room, Building, Office, Teacher, Course, list[Course], dict[str, Teacher], Teacher | None, Teacher | Room, Pets,
     Cat | Dog, Node, Row, list[Row], Page[int], Page[Teacher], Odd, Unknown, OtherTeacher, OtherStudent, Colour,
-    Literal["a", "b"], Literal[None, 1], dt.datetime, tuple[int, str], tuple[Teacher, ...], set[int], Stream, File,
+    Literal["a", "b"], Literal[1] | None, dt.datetime, tuple[int, str], tuple[Teacher, ...], set[int], Stream, File,
     ServerSentEvent, Response, Response[bytes], Response[list[Course]], OffsetPagination[Teacher], msgspec.Raw, Path,
     Decimal, uuid.UUID, list[Teacher | None], object, complex,
 ]  # fmt: skip
@@ -172,8 +173,8 @@ BODIES: list[Any] = [
     Annotated[Teacher, Body(media_type=RequestEncodingType.MESSAGEPACK)],
 ]  # fmt: skip
 PARAMETERS: list[Any] = [
-    int, int | None, list[int], list[str] | None, dt.datetime, dt.date, dt.timedelta, Colour, Colour | None, bool, float,
-    Literal["a", "b"], Literal["a"] | None, uuid.UUID, Decimal, int | str, set[int],
+    int, int | None, list[int], list[str] | None, dt.datetime, dt.date, dt.timedelta, Colour, Colour | None, bool,
+    float, Literal["a", "b"], Literal["a"] | None, uuid.UUID, Decimal, int | str, set[int],
     Annotated[int, QueryParameter(name="other", gt=1, lt=9)],
     Annotated[str, QueryParameter(min_length=1, max_length=3, pattern="^a")],
     Annotated[str, HeaderParameter(name="X-Own")], Annotated[Colour | None, HeaderParameter(name="X-Own")],
@@ -181,7 +182,7 @@ PARAMETERS: list[Any] = [
 ]  # fmt: skip
 
 
-def make(decorate: Callable[..., Any], path: str, annotations: dict[str, Any], **options: Any) -> Any:
+def make(decorate: Callable[..., Any], path: str | list[str], annotations: dict[str, Any], **options: Any) -> Any:
     """Make a handler whose parameters have these annotations."""
     namespace: dict[str, Any] = {"__name__": __name__}
     exec(f"async def handle({', '.join(name for name in annotations if name != 'return')}): ...", namespace)
@@ -223,7 +224,9 @@ def make_handlers() -> Iterator[Any]:
     }
     yield make(get, "/own/responses", {"return": None}, responses=responses)
     headers = [ResponseHeader("X-A", documentation_only=True), ResponseHeader("X-B", value="b", description="b")]
-    yield make(get, "/own/headers", {"return": None}, response_headers=headers, response_cookies=[Cookie("a", value="b")])
+    yield make(
+        get, "/own/headers", {"return": None}, response_headers=headers, response_cookies=[Cookie("a", value="b")]
+    )
     yield Router("/own/router", route_handlers=[make(get, "/", {"return": None})])
     yield OwnController
     yield get_student
@@ -335,7 +338,7 @@ WRONG_BODIES = [
     ("courses", {**COURSE, "colour": "green"}, "/colour", "expected another value than 'green'"),
     ("courses", {**COURSE, "begins": "today"}, "/begins", "expected a date and time (RFC 3339)"),
     ("courses", {**COURSE, "key": "x"}, "/key", "expected a UUID"),
-    ("pets", [{"favourite": {"type": "fish"}, "others": []}], "/0/favourite/type", "expected another value than 'fish'"),
+    ("pets", [{"favourite": {"type": "x"}, "others": []}], "/0/favourite/type", "expected another value than 'x'"),
     ("buildings", {"main": {"number": 1}, "rooms": [{"number": "x"}]}, "/rooms/0/number", "expected an integer"),
 ]  # fmt: skip
 
@@ -358,7 +361,7 @@ def test_wrong_body_is_a_422_in_our_words(sqlite_url: str) -> None:
 
 
 @get("/own/words/{code:int}")
-async def use_parameters(
+async def use_parameters(  # noqa: PLR0913, PLR0917
     code: Annotated[int, PathParameter(ge=5)],
     count: int,
     colour: Colour = Colour.RED,
@@ -410,8 +413,8 @@ def test_parameters_of_any_route_are_known_and_explained(sqlite_url: str) -> Non
         ]  # fmt: skip
 
 
-def make_failing(path: str, error: Exception, method: HTTPMethod = HTTPMethod.GET) -> HTTPRouteHandler:
-    @route(path, http_method=method, status_code=200)
+def make_failing(path: str, error: Exception) -> HTTPRouteHandler:
+    @get(path)
     async def fail() -> None:
         raise error
 
@@ -421,11 +424,15 @@ def make_failing(path: str, error: Exception, method: HTTPMethod = HTTPMethod.GE
 FAILURES = [
     (NotFoundError(detail="SELECT secret"), 404, "There is no such record"),
     (DuplicateKeyError(detail="secret"), 409, "There is such a record already"),
-    (ForeignKeyError(detail="secret"), 409, "The record refers to one that does not exist, or another one refers to it"),
+    (
+        ForeignKeyError(detail="secret"),
+        409,
+        "The record refers to one that does not exist, or another one refers to it",
+    ),
     (IntegrityError(detail="secret"), 409, "A constraint of the database is violated"),
     (MultipleResultsFoundError(detail="secret"), 409, "Several records match, and one was expected"),
     (NotFoundException("There is no such teacher"), 404, "There is no such teacher"),
-    (NotFoundException(), 404, "There is nothing at /own/5; /docs lists what there is"),
+    (NotFoundException(), 404, "There is nothing at {path}; /docs lists what there is"),
     (RepositoryError(detail="secret"), 500, None),
     (exc.InvalidRequestError("secret"), 500, None),
 ]
@@ -435,11 +442,9 @@ def test_errors_of_repositories_are_problems(sqlite_url: str) -> None:
     handlers = [make_failing(f"/own/{number}", error) for number, (error, _, _) in enumerate(FAILURES)]
     with serve_with(sqlite_url, *handlers) as client:
         for number, (_, status, detail) in enumerate(FAILURES):
-            if detail is not None:
-                detail = detail.replace("/own/5", f"/own/{number}")
             response = client.get(f"/own/{number}")
             assert (response.status_code, response.headers["Content-Type"]) == (status, "application/problem+json")
-            assert detail is None or response.json()["detail"] == detail
+            assert detail is None or response.json()["detail"] == detail.format(path=f"/own/{number}")
             assert "secret" not in response.text
 
 
@@ -477,11 +482,12 @@ def test_commands_write_the_document(tmp_path: Path, sqlite_url: str, kind: str)
     """The same as `/openapi.json` but for the servers, of which only a request tells."""
     written = tmp_path / {"openapi": "openapi.json", "typescript": "api.ts"}[kind]
     litestar = Path(sys.executable).with_name("litestar")
-    command = [litestar, "--app", "litestar_app.main:app", "schema", kind, "--output", written]
+    command: list[str | Path] = [litestar, "--app", "litestar_app.main:app", "schema", kind, "--output", written]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     if kind == "openapi":
         with serve_with(sqlite_url) as client:
             assert {**json.loads(written.read_text()), "servers": []} == {**read_document(client), "servers": []}
     else:
-        assert "export namespace CreateStudent" in written.read_text() or "create_student" in written.read_text()
+        assert "export namespace create_student {" in written.read_text()
+        run("tsc", "--strict", "--noEmit", written)

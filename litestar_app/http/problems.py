@@ -72,7 +72,7 @@ QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded
 MAX_ERRORS = 100
 """Problems of a body that a response lists."""
 
-PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
+PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     StudentNotFoundError: (404, "Student not found"),
     ImportNotFoundError: (404, "Import not found"),
     StudentsChangedError: (409, ""),
@@ -98,6 +98,12 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
         503,
         "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it",
     ),
+    # of advanced-alchemy's repositories, whose own words may have data in them
+    NotFoundError: (404, "There is no such record"),
+    MultipleResultsFoundError: (409, "Several records match, and one was expected"),
+    DuplicateKeyError: (409, "There is such a record already"),
+    ForeignKeyError: (409, "The record refers to one that does not exist, or another one refers to it"),
+    IntegrityError: (409, "A constraint of the database is violated"),
 }
 
 """The status and the detail of each; the exception's own words where there is none."""
@@ -167,15 +173,6 @@ class Problem(Struct, omit_defaults=True):
 MISSING = re.compile(r"Missing required (query|header|cookie|path) parameter '(.*)' for path ")
 """What Litestar says of a parameter that is not given."""
 PARAMETERS = frozenset(ParamType)
-REPOSITORY: dict[type[RepositoryError], tuple[int, str]] = {
-    NotFoundError: (404, "There is no such record"),
-    MultipleResultsFoundError: (409, "Several records match, and one was expected"),
-    DuplicateKeyError: (409, "There is such a record already"),
-    ForeignKeyError: (409, "The record refers to one that does not exist, or another one refers to it"),
-    IntegrityError: (409, PROBLEMS[ConstraintError][1]),
-}
-"""The status and the detail of what advanced-alchemy's repositories raise; their own words may have data in them."""
-KNOWN: dict[type[Exception], tuple[int, str]] = {**PROBLEMS, **REPOSITORY}
 STOPPING = "The service is stopping; retry later"
 # without Retry-After, as above
 STOPPING_WRITE = "The service is stopping: the change may or may not be stored; check before you repeat it"
@@ -199,7 +196,7 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     headers: dict[str, str] | None = None
     if not isinstance(error, HTTPException | StudentRecordsError):
         error = _translate(request, error)
-    if mapped := next((KNOWN[kind] for kind in type(error).__mro__ if kind in KNOWN), None):
+    if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
         problem = make_problem(mapped[0], mapped[1] or str(error))
         if isinstance(error, InvalidBodyError):
             problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]

@@ -209,7 +209,8 @@ def make_handlers() -> Iterator[Any]:
     yield make(get, "/own/public", {"return": str}, opt={"access": "public"})
     yield make(get, ["/own/several", "/own/several/{value:int}"], {"value": int | None, "return": None})
     yield make(route, "/own/methods", {"return": None}, http_method=["GET", "POST", "HEAD"], status_code=200)
-    yield make(get, "/own/named", {"return": None}, operation_id="list_students")
+    yield make(get, ["/own/named", "/own/renamed"], {"return": None}, operation_id="list_students")
+    yield make(get, "/own/named/again", {"return": None}, operation_id="list_students")
     yield make(
         get, "/own/dependent", {"found": Any, "return": None},
         dependencies={"found": Provide(find, sync_to_thread=False)},
@@ -287,7 +288,7 @@ def test_any_route_is_described(sqlite_url: str) -> None:
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
     assert {path: document["paths"][path] for path in plain["paths"]} == plain["paths"]
     own = {path: item for path, item in document["paths"].items() if path.startswith("/own/")}
-    assert len(own) == len(RESULTS) + len(BODIES) + len(PARAMETERS) + 29
+    assert len(own) == len(RESULTS) + len(BODIES) + len(PARAMETERS) + 31
     names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
     assert len(set(names)) == len(names)
     for path, item in own.items():
@@ -295,6 +296,7 @@ def test_any_route_is_described(sqlite_url: str) -> None:
             statuses = {"403", "500", "503"} if path == "/own/public" else {"401", "403", "429", "500", "503"}
             assert statuses <= operation["responses"].keys(), path
             assert ("security" in operation) is (path == "/own/public"), path
+    assert "422" in own["/own/bodies/0"]["post"]["responses"]
     wrong = own["/own/raises"]["get"]["responses"]
     for status in ("400", "403", "404"):
         assert list(wrong[status]["content"]) == ["application/problem+json"]

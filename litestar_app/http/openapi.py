@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields
+from functools import partial
 from typing import Any, cast, get_args
 from weakref import WeakKeyDictionary
 
@@ -31,15 +32,15 @@ from litestar.openapi.spec import (
     SecurityScheme,
     Tag,
 )
-from litestar.plugins import OpenAPISchemaPlugin
-from litestar.routes import HTTPRoute
+from litestar.plugins import OpenAPISchemaPlugin, ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import Method
 from litestar.typing import FieldDefinition
 from msgspec import UNSET, Meta
 
 from litestar_app.http.docs import DocsPlugin, create_docs_router, get_root
 from litestar_app.http.parameters import PUBLIC
-from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER
+from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, TITLES
 
 WAIT = OpenAPIHeader(
     schema=Schema(type=OpenAPIType.INTEGER),
@@ -100,13 +101,22 @@ def create_openapi_config(version: str) -> OpenAPIConfig:
 
 
 def _name_operation(handler: HTTPRouteHandler, method: Method, path: list[Any]) -> str:
-    """Name an operation uniquely; `_rename_operations` makes a short name of it."""
-    components = [getattr(component, "name", component) for component in path]
-    return " ".join([handler.handler_name, method, *components])
+    return _make_unique(handler.handler_name, handler, method, path)
 
 
-class StructSchemas(OpenAPISchemaPlugin):
+def _make_unique(name: str, _handler: HTTPRouteHandler, method: Method, path: list[Any]) -> str:
+    """Make a name unique, which Litestar insists on; `_rename_operations` makes it short again."""
+    return "\n".join([name, method, *(getattr(component, "name", component) for component in path)])
+
+
+class StructSchemas(OpenAPISchemaPlugin, ReceiveRoutePlugin):
     """Documents a struct as Litestar does, and adds what Litestar does not know: what msgspec accepts."""
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Make the names unique that routes have been given: one may stand for several paths or methods."""
+        for handler, _ in route.route_handler_map.values() if isinstance(route, HTTPRoute) else ():
+            if isinstance(handler.operation_id, str):
+                handler.operation_id = partial(_make_unique, handler.operation_id)
 
     def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
         """Tell whether a type is a struct."""
@@ -225,7 +235,7 @@ def _rename_operations(operations: dict[tuple[str, str], Operation]) -> None:
     """Name each operation after its function; of several with one name, the first keeps it."""
     taken: set[str] = set()
     for (path, method), operation in operations.items():
-        name = (operation.operation_id or method).partition(" ")[0]
+        name = (operation.operation_id or method).partition("\n")[0]
         longer = re.sub(r"\W+", "_", f"{name}_{method}{path}").strip("_")
         number = 2
         operation.operation_id = longer if name in taken else name
@@ -260,6 +270,9 @@ def _complete_responses(operation: Operation, common: dict[str, Any]) -> None:
         for header in (response.headers or {}).values():
             if isinstance(header, OpenAPIHeader) and header.schema is None:
                 header.schema = Schema(type=OpenAPIType.STRING)
+    if operation.request_body:
+        invalid = OpenAPIResponse(TITLES[422], content={PROBLEM_JSON: OpenAPIMediaType(problem)})
+        operation.responses.setdefault("422", invalid)
     if "304" in responses and "200" in responses:
         responses["304"].headers = responses["200"].headers
 

@@ -48,6 +48,7 @@ ALWAYS = b"/health/"
 """The paths that respond whatever else is refused."""
 LOCAL = {"127.0.0.1", "::1"}
 VERSIONS = {"1.1", "1.0"}
+INVALID_URL = "an invalid URL"
 HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 """The beginning of a target in absolute form; its group is the authority."""
@@ -227,7 +228,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 reason = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
                 if not isinstance(reason, RejectedError):
                     # not in the parser's words, which quote a target, and this goes to the log
-                    what = "an invalid URL" if isinstance(reason, httptools.HttpParserInvalidURLError) else reason
+                    what = INVALID_URL if isinstance(reason, httptools.HttpParserInvalidURLError) else reason
                     reason = RejectedError(400, f"This is not HTTP/1.1: {what}")
                 self._reject(reason)
                 return
@@ -392,7 +393,7 @@ class LimitedProtocol(HttpToolsProtocol):
             raise RejectedError(400, "The target of the request: expected a path, or a URL with http or https")
         authority = absolute[1]
         if authority[:1] in {b"", b":"} or not HOST.fullmatch(authority):
-            raise RejectedError(400, "The target of the request: expected a URL with a host, and perhaps a port")
+            raise RejectedError(400, f"This is not HTTP/1.1: {INVALID_URL}")
         rest = self.url[absolute.end() :]
         self.url = rest if rest.startswith(b"/") else b"/" + rest
         self.headers[:] = [*((name, value) for name, value in self.headers if name != b"host"), (b"host", authority)]

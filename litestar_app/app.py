@@ -12,6 +12,7 @@ from litestar.config.app import AppConfig
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.openapi.spec import OpenAPI
 from litestar.plugins import InitPlugin
 from litestar.response import Redirect
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Receive, Scope
@@ -31,7 +32,7 @@ from litestar_app.http.access_log import observe
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.metrics import MetricsController
-from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
+from litestar_app.http.openapi import StructSchemas, complete, create_openapi_config, get_openapi
 from litestar_app.http.parameters import PUBLIC, check_request
 from litestar_app.http.problems import respond_to_error, respond_to_stop
 from litestar_app.http.security import secure
@@ -137,6 +138,11 @@ def _create_tracing() -> "Tracing":
 
 class StudentRecords(Litestar):
     """A Litestar application whose start fails in one line, where the settings or the database are what is wrong."""
+
+    @property
+    def openapi_schema(self) -> OpenAPI:
+        """The OpenAPI document, of which the commands of Litestar make files."""
+        return complete(self, super().openapi_schema)
 
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Any) -> None:
         """Respond to the server."""

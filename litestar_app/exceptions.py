@@ -107,7 +107,7 @@ class StudentNotFoundError(RejectedError):
 
 
 class PreconditionFailedError(RejectedError):
-    """If-Match does not name the student's current version."""
+    """If-Match or If-None-Match does not allow the write; the message says why."""
 
 
 class KeyReusedError(RejectedError):

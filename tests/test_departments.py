@@ -13,15 +13,16 @@ from xml.etree import ElementTree as ET
 import httpx
 import pytest
 from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy import Engine, event
 
 from litestar_app.app import create_app
 from litestar_app.settings import Settings
-from litestar_app.students.chart import MAX_ROWS, NAME_WIDTH, STYLE, draw_chart
+from litestar_app.students.chart import MAX_ROWS, NAME_WIDTH, STYLE, WIDTH, draw_chart
 from litestar_app.students.departments import DepartmentSummary
 from tests.browser import find, read_errors
 from tests.conftest import Rows
-from tests.service import ANANYA, serve_database
+from tests.service import ANANYA, API_KEYS, AS_READER, serve_app, serve_database
 
 NAMESPACES = {"": "http://www.w3.org/2000/svg"}
 PATHS = ["/departments", "/departments.svg"]
@@ -329,3 +330,61 @@ def test_chart_looks_right_in_a_browser(sqlite_url: str, browser: webdriver.Chro
     assert len(widths) == len(NATURAL)
     assert max(widths) <= NAME_WIDTH + 8, widths  # where the viewport of a label ends
     assert read_errors(browser) == []
+
+
+PAGE = """<!doctype html>
+<title>A page</title>
+<img>
+<script>
+const show = (src) => new Promise((resolve) => {
+  const image = document.querySelector("img");
+  image.onload = () => resolve(image.naturalWidth);
+  image.onerror = () => resolve(0);
+  image.src = src;
+});
+const fetchAndShow = async (url, headers) => {
+  const response = await fetch(url, { headers });
+  return show(URL.createObjectURL(await response.blob()));
+};
+const tell = async (width) => { document.title = `width ${await width}`; };
+</script>
+"""
+
+
+async def serve_page(scope: Any, receive: Any, send: Any) -> None:
+    """A page of another origin."""
+    if scope["type"] == "lifespan":
+        for event_ in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{event_}.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+    await send({"type": "http.response.body", "body": PAGE.encode()})
+
+
+def measure_image(browser: webdriver.Chrome, script: str, *arguments: Any) -> str:
+    """Return how wide the picture of the page is; 0 if the browser does not show it."""
+    browser.execute_script(f"document.title = 'loading'; tell({script})", *arguments)
+    WebDriverWait(browser, 20).until(lambda browser: browser.title.startswith("width "))
+    return browser.title.removeprefix("width ")
+
+
+def test_chart_can_be_embedded_as_documented(sqlite_url: str, browser: webdriver.Chrome) -> None:
+    """An `<img>` of another origin shows nothing, with keys or without; a page can show what it fetches."""
+    page: Any = serve_page
+    with serve_app(page) as origin:
+        with serve_database(sqlite_url) as client:
+            url = f"{client.base_url}/departments.svg"
+            browser.get(f"{client.base_url}/docs")  # a page of the same origin
+            browser.execute_script("const image = document.createElement('img'); document.body.prepend(image)")
+            browser.execute_script("document.querySelector('img').src = '/departments.svg'")
+            image = find(browser, "img[src='/departments.svg']")
+            WebDriverWait(image, 20).until(lambda image: image.get_property("naturalWidth") == WIDTH)
+            browser.get(origin)
+            assert measure_image(browser, "show(arguments[0])", url) == "0"
+        with serve_database(sqlite_url, api_keys=API_KEYS, cors_origins=origin) as client:
+            url = f"{client.base_url}/departments.svg"
+            browser.get(origin)
+            assert measure_image(browser, "show(arguments[0])", url) == "0"
+            script = "fetchAndShow(arguments[0], arguments[1])"
+            assert measure_image(browser, script, url, AS_READER) == str(WIDTH)

@@ -37,11 +37,11 @@ class Application:
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.headers: list[list[tuple[bytes, bytes]]] = []
+        self.scopes: list[dict[str, Any]] = []
         self.go_on = False
 
     async def __call__(self, scope: dict[str, Any], receive: Callable[[], Any], send: Send) -> None:
-        self.headers.append(scope["headers"])
+        self.scopes.append(scope)
         self.log.append(scope["path"])
         if scope["path"] == "/wait":
             await self._wait()
@@ -208,6 +208,19 @@ MALFORMED = {
     "Transfer-Encoding with a control character": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     "Transfer-Encoding in HTTP/1.0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 }  # fmt: skip
+MALFORMED |= {
+    f"target {target}": b"GET %b HTTP/1.1\r\n%b\r\n" % (target.encode(), HOST)
+    for target in (
+        "*", "*/x", "*?x", "http:///", "http://", "http:/x", "http://:80/", "http://u@x/", "http://u:p@x/",
+        "http://x@/", "http://x:y/", "http://x:80:80/", "http://[::1/", "http://[x]/", "http://x\\y/", 'http://x"/',
+        "ftp://x/", "httpx://x/", "x", "x:80", "file:///x",
+    )
+}  # fmt: skip
+MALFORMED |= {
+    "absolute target without a Host": b"GET http://x/ HTTP/1.1\r\n\r\n",
+    "absolute target with two Hosts": b"GET http://x/ HTTP/1.1\r\n" + 2 * HOST + b"\r\n",
+    "absolute target with a malformed Host": b"GET http://x/ HTTP/1.1\r\nHost: a/b\r\n\r\n",
+}
 MALFORMED_BODIES = {
     "no size": b"zz\r\n",
     "size with 0x": b"0x1\r\na\r\n0\r\n\r\n",
@@ -265,6 +278,37 @@ OTHERS = [
 def test_other_requests_that_are_rejected(echo: Any, request_: bytes, status: int, detail: str) -> None:
     _, connect = echo
     assert connect().send(request_).receive_problem() == (status, detail)
+
+
+TARGETS = [
+    (b"GET http://a.example HTTP/1.1", "/", b"", b"a.example"),
+    (b"GET http://a.example?x=/y?z HTTP/1.1", "/", b"x=/y?z", b"a.example"),
+    (b"GET HTTPS://A.Example:8443/b%20c?x HTTP/1.1", "/b c", b"x", b"A.Example:8443"),
+    (b"GET http://[::1]:80//b HTTP/1.1", "//b", b"", b"[::1]:80"),
+    (b"GET http://a.example/http://b.example/ HTTP/1.1", "/http://b.example/", b"", b"a.example"),
+    (b"GET http://a.example/#@b.example/ HTTP/1.1", "/", b"", b"a.example"),
+    (b"GET /http://b.example/?y HTTP/1.1", "/http://b.example/", b"y", b"x"),
+    (b"OPTIONS * HTTP/1.1", "/", b"", b"x"),
+    (b"OPTIONS http://a.example HTTP/1.1", "/", b"", b"a.example"),
+    (b"GET http://a.example/b HTTP/1.0", "/b", b"", b"a.example"),
+]
+
+
+@pytest.mark.parametrize(("line", "path", "query", "host"), TARGETS, ids=lambda value: str(value)[:40])
+def test_target_has_several_forms(echo: Any, line: bytes, path: str, query: bytes, host: bytes) -> None:
+    """RFC 9112, 3.2: the authority of one in absolute form replaces Host, and its path may be missing."""
+    app, connect = echo
+    for fields in (HOST, HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n"):
+        assert connect().send(line + b"\r\n" + fields + b"\r\n").receive()[0] == 200
+        scope = app.scopes[-1]
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        assert (scope["path"], scope["query_string"], hosts) == (path, query, [host])
+
+
+def test_target_without_a_host_field_names_the_host(echo: Any) -> None:
+    app, connect = echo
+    assert connect().send(b"GET http://a.example HTTP/1.0\r\n\r\n").receive()[0] == 200
+    assert app.scopes[-1]["headers"] == [(b"host", b"a.example")]
 
 
 ENDLESS = [
@@ -359,7 +403,7 @@ def test_head_that_is_not_read_yet_is_not_late() -> None:
 def test_requests_that_keep_working(echo: Any, size: int) -> None:
     """Pipelined, in pieces of any size: bodies, chunks with trailers, HEAD, an upgrade, HTTP/1.0 as the last."""
     app, connect = echo
-    app.headers.clear()
+    app.scopes.clear()
     upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
     requests = [
         b"\r\n" + POST + b"Content-Length: 3\r\n\r\nabc",
@@ -376,7 +420,7 @@ def test_requests_that_keep_working(echo: Any, size: int) -> None:
     bodies = [client.receive("HEAD" if request.startswith(b"HEAD") else "GET")[2] for request in requests]
     assert bodies == [b"abc", b"abc", b"", b"abc", b"abc", b"", b"", b""]
     assert client.is_closed()
-    assert b"if-match" not in {name for fields in app.headers for name, _ in fields}
+    assert b"if-match" not in {name for scope in app.scopes for name, _ in scope["headers"]}
 
 
 def test_head_goes_out_with_the_body(echo: Any) -> None:

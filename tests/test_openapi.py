@@ -26,22 +26,45 @@ FILES = [
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 ]
 PYTHON_CLIENT = """
+import datetime
+import io
 import json
+import re
 import sys
 
 from student_client import Client
+from student_client.api.history import list_history, list_imports
 from student_client.api.students import create_student, delete_student, get_student, list_students, patch_student
-from student_client.models import StudentCreate, StudentPatch
+from student_client.api.transfer import import_students
+from student_client.models import ImportStudentsBody, StudentCreate, StudentPatch
+from student_client.types import File
+
+def list_all(client):
+    page = list_students.sync_detailed(client=client, limit=2, count=True)
+    assert int(page.headers["X-Total-Count"]) == 4
+    while True:
+        yield [student.id for student in page.parsed]
+        following = re.search('cursor=([^&>]+)>; rel="next"', page.headers["Link"])
+        if not following:
+            return
+        page = list_students.sync_detailed(client=client, limit=2, cursor=following[1])
 
 with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
     ananya = StudentCreate(name="Ananya", department="CSE", cgpa=8.9)
     created = create_student.sync_detailed(client=client, body=ananya, idempotency_key="7f3a")
     student_id, etag = created.parsed.id, created.headers["ETag"]
+    content = io.BytesIO(b"name,department,cgpa\\nBoris,ECE,7.4\\nChen,ECE,8\\nDara,ME,6")
+    body = ImportStudentsBody(file=File(payload=content, file_name="students.csv"))
+    (entry,) = list_history.sync(student_id, client=client)
+    assert isinstance(entry.at, datetime.datetime) and entry.at.tzinfo
     json.dump(
         [
             created.parsed.to_dict(),
             get_student.sync(student_id, client=client).to_dict(),
             [student.to_dict() for student in list_students.sync(client=client, limit=10)],
+            import_students.sync(client=client, body=body).created,
+            [imported.created for imported in list_imports.sync(client=client)],
+            list(list_all(client)),
             patch_student.sync(student_id, client=client, body=StudentPatch(cgpa=9.1), if_match=etag).to_dict(),
             create_student.sync(client=client, body=StudentCreate("Ravi", "ECE", 95)).to_dict()["errors"],
             delete_student.sync(student_id, client=client).to_dict(),
@@ -156,7 +179,7 @@ def test_document_is_valid_for_spectral(openapi_json: Path) -> None:
 
 
 def test_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> None:
-    """Made by openapi-python-client without a warning: it writes and reads students, and reads problems."""
+    """Made by openapi-python-client without a warning: it writes, imports, pages and reads problems."""
     (tmp_path / "config.yaml").write_text(
         "post_hooks: []\n"  # the generated code need not be formatted
         f"content_type_overrides: {json.dumps(dict.fromkeys(FILES, 'application/octet-stream'))}\n"  # it knows none
@@ -174,6 +197,9 @@ def test_generated_python_client_works(openapi_json: Path, tmp_path: Path) -> No
         student,
         student,
         [student],
+        3,
+        [3],
+        [[1, 2], [3, 4]],
         {**student, "cgpa": 9.1},
         [{"pointer": "/cgpa", "detail": "expected a number from 0 to 10"}],
         {"message": "Student deleted successfully"},

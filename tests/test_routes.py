@@ -43,6 +43,42 @@ def test_wrong_method_is_a_405_with_allow(idle_client: httpx.Client, method: str
     assert (options.status_code, options.headers["Allow"]) == (204, allowed)
 
 
+def test_options_of_the_server_is_a_204(idle_client: httpx.Client) -> None:
+    """`OPTIONS *` asks whether it responds (RFC 9110, 9.3.7)."""
+    response = idle_client.options("/", extensions={"target": b"*"})
+    assert (response.status_code, response.content) == (204, b"")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+TARGETS = [
+    ("http://localhost:8000/students", {"Host": "evil.example"}, 200),
+    ("http://evil.example/students", {"Host": "localhost"}, 403),
+    ("http://localhost.evil.example/students", {"Host": "localhost"}, 403),
+    ("http://localhost", {"Host": "evil.example"}, 307),
+    ("http://evil.example/health/live", {"Host": "localhost"}, 403),
+    ("http://localhost@evil.example/students", {"Host": "localhost"}, 400),
+    ("http://localhost\\@evil.example/students", {"Host": "localhost"}, 400),
+]
+
+
+@pytest.mark.parametrize(("target", "headers", "status"), TARGETS)
+def test_host_of_an_absolute_target_is_judged(
+    idle_client: httpx.Client, target: str, headers: dict[str, str], status: int
+) -> None:
+    """Not the header field, which RFC 9112 (3.2.2) has ignored."""
+    response = idle_client.get("/", headers=headers, extensions={"target": target.encode()})
+    assert response.status_code == status
+
+
+def test_origin_is_compared_with_an_absolute_target(keyed_client: httpx.Client) -> None:
+    """What is accepted meets the next check, of the body."""
+    for host, status in (("students.example", 415), ("other.example", 403)):
+        headers = {"Host": "other.example", "Origin": "http://students.example"}
+        target = f"http://{host}/student".encode()
+        response = keyed_client.post("/", headers=headers, content="{", extensions={"target": target})
+        assert response.status_code == status
+
+
 @pytest.mark.parametrize(("path", "status"), [("/students/", 200), ("/docs/", 200), ("/", 307), ("//", 307)])
 def test_trailing_slash_makes_no_difference(idle_client: httpx.Client, path: str, status: int) -> None:
     response = idle_client.get(path)

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from litestar_app.http.conditions import matches, parse_if_match
+from litestar_app.http.conditions import matches, parse_condition
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, serve_database
 
@@ -58,21 +58,63 @@ def test_write_with_a_matching_if_match_is_done(
     assert client.get("/student/1").headers.get("ETag") != tag
 
 
-NO_LISTS = ["w/{}", '"a b", {}', "W/ {}", "x{}", "{}x", '"a" {}', "* , {}", "{}, *", "'{}'", '"{}', "{},x", "**"]
+CHANGED = "The student has changed since this ETag; fetch it and retry"
+WEAK = "header If-Match: weak ETags (W/…) never match; send the ETag as the service gave it"
+OTHERS = {'"x"': CHANGED, '"x", "y"': CHANGED, 'W/{}, "y"': CHANGED, "W/{}": WEAK, 'W/{}, W/"y"': WEAK}
+"""Lists of entity tags that do not name the current version. A weak one does not promise the same bytes."""
+MALFORMED = [
+    "x", "", ",", "{bare}", "w/{}", '"a b", {}', "W/ {}", "x{}", "{}x", '"a" {}', "* , {}", "{}, *", "'{}'", '"{}',
+    "{},x", "**",
+]  # fmt: skip
 """Values that are not a list of entity tags, and so name none."""
+
+
+def explain(field: str, value: str) -> str:
+    return f'header {field}: malformed; expected * or ETags in double quotes, such as "33c00e7d", got {value!r}'
 
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
 def test_write_with_another_if_match_is_a_412(
     client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None
 ) -> None:
-    """A weak tag never matches: it does not promise the same bytes."""
-    for header in ('"x"', "W/{}", '"x", "y"', "x", "", *NO_LISTS):
-        response = client.request(method, "/student/1", json=body, headers={"If-Match": header.format(tag)})
-        assert response.status_code == 412, header
+    """Of a malformed value, the response says so, and what is right."""
+    cases = {header.format(tag): detail for header, detail in OTHERS.items()}
+    for header in (header.format(tag, bare=tag.strip('"')) for header in MALFORMED):
+        cases[header] = explain("If-Match", header)
+    for header, detail in cases.items():
+        response = client.request(method, "/student/1", json=body, headers={"If-Match": header})
+        assert (response.status_code, response.json()["detail"]) == (412, detail), header
         assert response.headers["Content-Type"] == "application/problem+json"
-        assert response.json()["detail"] == "The student has changed since this ETag; fetch it and retry"
+        assert client.request(method, "/student/2", json=body, headers={"If-Match": header}).status_code == 404
     assert client.get("/student/1").headers["ETag"] == tag
+
+
+@pytest.mark.parametrize(("method", "body"), WRITES)
+def test_if_none_match_of_a_write_is_obeyed(
+    client: httpx.Client, tag: str, method: str, body: dict[str, Any] | None
+) -> None:
+    """RFC 9110, 13.1.2: the write is not done if the field names the version that is stored; * stands for any."""
+    same = "The student has the ETag that If-None-Match excludes"
+    cases = {
+        "*": "The student exists; If-None-Match: * allows a write only if there is none",
+        **dict.fromkeys([tag, f"W/{tag}", f'"x", {tag}'], same),
+        **{header: explain("If-None-Match", header) for header in ("x", "", f"{tag}x", tag.strip('"'))},
+    }
+    for header, detail in cases.items():
+        response = client.request(method, "/student/1", json=body, headers={"If-None-Match": header})
+        assert (response.status_code, response.json()["detail"]) == (412, detail), header
+        assert client.request(method, "/student/2", json=body, headers={"If-None-Match": header}).status_code == 404
+    both = {"If-Match": tag, "If-None-Match": "*"}
+    assert client.request(method, "/student/1", json=body, headers=both).status_code == 412
+    assert client.get("/student/1").headers["ETag"] == tag
+    others = {"If-Match": tag, "If-None-Match": '"x", W/"y"'}
+    assert client.request(method, "/student/1", json=body, headers=others).status_code == 200
+
+
+def test_long_malformed_value_is_not_repeated_as_a_whole(client: httpx.Client, tag: str) -> None:
+    assert tag
+    response = client.delete("/student/1", headers={"If-Match": "x" * 60_000})
+    assert (response.status_code, response.json()["detail"]) == (412, explain("If-Match", f"{'x' * 100}…"))
 
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
@@ -92,8 +134,10 @@ def test_etag_is_checked_under_the_lock(
 
 
 def test_asterisk_may_have_blanks_around_it() -> None:
-    assert parse_if_match(" *\t") is None
     assert matches(" *\t", '"x"')
+    check = parse_condition(" *\t", None)
+    assert check is not None
+    check('"x"')
 
 
 def test_several_lines_of_a_list_are_one_list(client: httpx.Client, tag: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from litestar import Controller, Request, Response, post, route
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Example
+from litestar.openapi.spec import Example, OpenAPIType
 from litestar.params import PathParameter, QueryParameter
 
 from litestar_app.access.callers import get_caller
@@ -22,10 +22,10 @@ from litestar_app.students.controller import LINK, StudentId, parse_id
 MAX_IMPORT_ID = 2**31 - 1
 NOT_UNDONE = "1 of its students changed after this import; nothing was undone"
 
-ImportId = Annotated[str, PathParameter(description="the import's id", schema_extra={"type": "integer"})]
+ImportId = Annotated[str, PathParameter(description="the import's id", schema_extra={"type": OpenAPIType.INTEGER})]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many at most")]
 CursorText = Annotated[str | None, QueryParameter(description="where the page begins, from a Link")]
-LIMIT = {400: "query parameter 'limit': expected an integer, got 'ten'"}
+LIMIT = {400: "query parameter 'limit': expected an integer from 1 to 1000, got 'ten'"}
 
 
 class HistoryController(Controller):

@@ -38,7 +38,7 @@ class ImportSummary(Struct):
     deleted: Annotated[int, Meta(description="by the undo of an import that has created them", examples=[0])]
     unchanged: Annotated[int, Meta(examples=[0])]
     rejected: Annotated[int, Meta(examples=[0])]
-    undo_of: Annotated[int | None, Meta(description="the import that this one has undone", examples=[None])]
+    undo_of: Annotated[int | None, Meta(description="the import that this one has undone", examples=[6])]
     undone_by: Annotated[int | None, Meta(description="the import that has undone this one", examples=[8])]
 
 

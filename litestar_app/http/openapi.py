@@ -1,37 +1,70 @@
 """The OpenAPI document: Litestar's own, with what Litestar cannot be told."""
 
+import inspect
 import re
-from functools import cache
-from typing import Any
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import fields
+from functools import partial
+from typing import Any, cast, get_args
+from weakref import WeakKeyDictionary
 
 import msgspec
 from litestar import HttpMethod, Litestar, Request, route
 from litestar._openapi.schema_generation import SchemaCreator
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, Contact, License, Schema, SecurityScheme, Tag
-from litestar.plugins import OpenAPISchemaPlugin
+from litestar.openapi.spec import (
+    Components,
+    Contact,
+    Example,
+    License,
+    OpenAPI,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+    Tag,
+)
+from litestar.plugins import OpenAPISchemaPlugin, ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import Method
 from litestar.typing import FieldDefinition
+from msgspec import UNSET, Meta
 
 from litestar_app.http.docs import DocsPlugin, create_docs_router, get_root
 from litestar_app.http.parameters import PUBLIC
-from litestar_app.http.problems import RETRY_AFTER
+from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, TITLES
 
-WAIT = {
-    "description": "how many seconds to wait before a retry",
-    "schema": {"type": "integer"},
-    "example": RETRY_AFTER,
-}
-
+WAIT = OpenAPIHeader(
+    schema=Schema(type=OpenAPIType.INTEGER),
+    description="how many seconds to wait before a retry",
+    example=RETRY_AFTER,
+)
 SCHEME = "apiKey"
-CHALLENGE = {
-    "description": "the scheme, and what is wrong with the key (RFC 6750)",
-    "schema": {"type": "string"},
-    "example": 'Bearer realm="students"',
+CHALLENGE = OpenAPIHeader(
+    schema=Schema(type=OpenAPIType.STRING),
+    description="the scheme, and what is wrong with the key (RFC 6750)",
+    example='Bearer realm="students"',
+)
+HEADERS = {"401": {"WWW-Authenticate": CHALLENGE}, "429": {"Retry-After": WAIT}, "503": {"Retry-After": WAIT}}
+"""Header fields of problem documents."""
+LIKE_OURS = {None: "list_students", "public": "get_liveness"}
+"""An operation of this service with the problems of every route, by who may use it."""
+COMMON = ("401", "403", "429", "500", "503")
+SECURITY: dict[object, list[dict[str, list[str]]]] = {
+    "public": [],
+    "metrics": [{SCHEME: []}, {}],  # a program of this machine needs no key
 }
-ABOVE_FFFF = re.compile(r"\\U[0-9a-f]{8}(-\\U[0-9a-f]{8})?")
-"""Escapes of Python's expressions that those of JSON Schema (ECMA-262) do not have."""
+MAX_PATTERN = 100
+"""Characters of an expression that a person can read; the description of a field with a longer one has its rule."""
+METHODS = ("get", "put", "post", "delete", "options", "patch", "trace", "head")
 
 
 def create_openapi_config(version: str) -> OpenAPIConfig:
@@ -67,37 +100,65 @@ def create_openapi_config(version: str) -> OpenAPIConfig:
     )
 
 
-def _name_operation(handler: HTTPRouteHandler, method: Method, _path: object) -> str:
-    """Name an operation after its function; HEAD, which the document leaves out, must still differ from GET."""
-    return f"head_{handler.handler_name}" if method == HttpMethod.HEAD else handler.handler_name
+def _name_operation(handler: HTTPRouteHandler, method: Method, path: list[Any]) -> str:
+    return _make_unique(handler.handler_name, handler, method, path)
 
 
-class StructSchemas(OpenAPISchemaPlugin):
-    """Documents a struct with msgspec's own JSON Schema, which says what msgspec accepts.
+def _make_unique(name: str, _handler: HTTPRouteHandler, method: Method, path: list[Any]) -> str:
+    """Make a name unique, which Litestar insists on; `_rename_operations` makes it short again."""
+    return "\n".join([name, method, *(getattr(component, "name", component) for component in path)])
 
-    Litestar's knows neither unknown fields nor `readOnly`, and of a field that may be unset it makes a `oneOf` with one
-    member and loses `minimum: 0`.
-    """
 
-    @staticmethod
-    def is_plugin_supported_type(value: object) -> bool:
+class StructSchemas(OpenAPISchemaPlugin, ReceiveRoutePlugin):
+    """Documents a struct as Litestar does, and adds what Litestar does not know: what msgspec accepts."""
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Make the names unique that routes have been given: one may stand for several paths or methods."""
+        for handler, _ in route.route_handler_map.values() if isinstance(route, HTTPRoute) else ():
+            if isinstance(handler.operation_id, str):
+                handler.operation_id = partial(_make_unique, handler.operation_id)
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
         """Tell whether a type is a struct."""
-        return isinstance(value, type) and issubclass(value, msgspec.Struct)
+        return not field_definition.is_union and field_definition.is_subclass_of(msgspec.Struct)
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
         """Make the schema of a struct."""
-        struct = field_definition.annotation
-        _, schemas = msgspec.json.schema_components([struct], ref_template="#/components/schemas/{name}")
-        schema = schema_creator.schema_registry.get_schema_for_field_definition(field_definition)
-        attributes = schema.field_aliases()
-        for rules in schemas[struct.__name__]["properties"].values():
-            if "pattern" in rules:
-                rules["pattern"] = ABOVE_FFFF.sub("", rules["pattern"])
-        for key, value in schemas[struct.__name__].items():
-            setattr(schema, attributes.get(key, key), value)
-        for field in msgspec.structs.fields(struct):  # which adds the structs that this one refers to
-            schema_creator.for_field_definition(FieldDefinition.from_annotation(field.type))
+        litestars = next(
+            plugin
+            for plugin in schema_creator.plugins
+            if plugin is not self and schema_creator.plugin_supports_field(plugin, field_definition)
+        )
+        schema = litestars.to_openapi_schema(field_definition=field_definition, schema_creator=schema_creator)
+        struct = field_definition.type_
+        struct = getattr(struct, "__origin__", struct)
+        properties = schema.properties or {}
+        required = set(schema.required or ())
+        schema.required = [name for name in properties if name in required]
+        if struct.__doc__:
+            schema.description = inspect.cleandoc(struct.__doc__)
+        if struct.__struct_config__.forbid_unknown_fields:
+            schema.additional_properties = False
+        for field in msgspec.structs.fields(struct):
+            if isinstance(rules := properties[field.encode_name], Schema):
+                _add_rules(rules, field.type)
+        if struct.__struct_config__.array_like:
+            schema.type, schema.prefix_items = OpenAPIType.ARRAY, list(properties.values())
+            schema.min_items = len(required)
+            schema.properties = schema.required = schema.additional_properties = None
         return schema
+
+
+def _add_rules(schema: Schema, annotation: Any) -> None:
+    """Add rules of msgspec's `Meta` that Litestar leaves out: a bound of zero, and what is only for the document."""
+    for part in (annotation, *get_args(annotation)):
+        for meta in getattr(part, "__metadata__", ()):
+            if isinstance(meta, Meta):
+                schema.minimum = meta.ge if schema.minimum is None else schema.minimum
+                schema.maximum = meta.le if schema.maximum is None else schema.maximum
+                for key, value in (meta.extra_json_schema or {}).items():
+                    if (name := schema.field_aliases().get(key, key)) in schema.__dataclass_fields__:
+                        setattr(schema, name, value)
 
 
 @route(
@@ -110,41 +171,173 @@ class StructSchemas(OpenAPISchemaPlugin):
 )
 def get_openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
-    return {**_describe(request.app), "servers": [{"url": get_root(request) or "/"}]}
+    document = request.app.openapi_schema
+    schema = _SCHEMAS.get(request.app)
+    if schema is None or schema[0] is not document:
+        schema = _SCHEMAS[request.app] = document, document.to_schema()
+    return {**schema[1], "servers": [{"url": get_root(request) or "/"}]}
 
 
-@cache
-def _describe(app: Litestar) -> dict[str, Any]:
-    """Add to Litestar's document what it cannot be told."""
-    document = app.openapi_schema.to_schema()
-    schemas = document["components"]["schemas"]
-    for path_item in document["paths"].values():
-        path_item.pop("head", None)  # which every GET has, and which would double the page
-        for operation in path_item.values():
-            for parameter in operation.get("parameters", []):
-                if types := parameter["schema"].pop("oneOf", None):  # of a header that may be absent, but not null
-                    parameter["schema"]["type"] = types[0]["type"]
-            responses = operation["responses"]
-            if "401" in responses:
-                responses["401"]["headers"] = {"WWW-Authenticate": CHALLENGE}
-                responses["429"]["headers"] = {"Retry-After": WAIT}
-            else:
-                operation["security"] = []
-            responses["503"]["headers"] = {"Retry-After": WAIT}
-            if "304" in responses:
-                responses["304"]["headers"] = responses["200"]["headers"]
-            for body in (operation.get("requestBody", {}), *responses.values()):
-                for content in body.get("content", {}).values():
-                    if not {"example", "examples"} & content.keys() and {"$ref", "items"} & content["schema"].keys():
-                        content["example"] = _make_example(content["schema"], schemas)
-    document["paths"]["/metrics"]["get"]["security"] = [{SCHEME: []}, {}]  # a program of this machine needs no key
+_DOCUMENTS: WeakKeyDictionary[Litestar, tuple[OpenAPI, OpenAPI]] = WeakKeyDictionary()
+"""Litestar's document of each application, and what has been made of it."""
+_SCHEMAS: WeakKeyDictionary[Litestar, tuple[OpenAPI, dict[str, Any]]] = WeakKeyDictionary()
+
+
+def complete(app: Litestar, litestars: OpenAPI) -> OpenAPI:
+    """Return Litestar's document with what Litestar cannot be told; it knows every route, also those of others."""
+    known = _DOCUMENTS.get(app)
+    if known is None or known[0] is not litestars:  # a route has been added
+        known = _DOCUMENTS[app] = litestars, _complete(app, deepcopy(litestars))
+    return known[1]
+
+
+def _complete(app: Litestar, document: OpenAPI) -> OpenAPI:
+    schemas = document.components.schemas or {}
+    handlers = _find_handlers(app)
+    operations = dict(_find_operations(document))
+    _rename_operations(operations)
+    named = {operation.operation_id: operation for operation in operations.values()}
+    for key, operation in operations.items():
+        access = handlers[key].opt.get("access")
+        if access in SECURITY:
+            operation.security = SECURITY[access]
+        for parameter in operation.parameters or []:
+            if isinstance(parameter, Parameter) and isinstance(parameter.schema, Schema):
+                _remove_null(parameter.schema)
+        ours = named[LIKE_OURS.get(access, LIKE_OURS[None])].responses or {}
+        _complete_responses(operation, {status: ours[status] for status in COMMON if status in ours})
+        _add_examples(operation, schemas)
+    for schema in _find_schemas(document):
+        _simplify(schema)
     return document
 
 
-def _make_example(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
+def _find_handlers(app: Litestar) -> dict[tuple[str, str], HTTPRouteHandler]:
+    return {
+        (route.path_format or "/", method.lower()): handler
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for method, (handler, _) in route.route_handler_map.items()
+    }
+
+
+def _find_operations(document: OpenAPI) -> Iterator[tuple[tuple[str, str], Operation]]:
+    """Find every operation by its path and method, without the HEAD that every GET has: it would double the page."""
+    for path, item in (document.paths or {}).items():
+        if item.get:
+            item.head = None
+        for method in METHODS:
+            if operation := getattr(item, method):
+                yield (path, method), operation
+
+
+def _rename_operations(operations: dict[tuple[str, str], Operation]) -> None:
+    """Name each operation after its function; of several with one name, the first keeps it."""
+    taken: set[str] = set()
+    for (path, method), operation in operations.items():
+        name = (operation.operation_id or method).partition("\n")[0]
+        longer = re.sub(r"\W+", "_", f"{name}_{method}{path}").strip("_")
+        number = 2
+        operation.operation_id = longer if name in taken else name
+        while operation.operation_id in taken:
+            operation.operation_id, number = f"{longer}_{number}", number + 1
+        taken.add(operation.operation_id)
+
+
+def _remove_null(schema: Schema) -> None:
+    """Take null from a parameter: it may be absent, but `null` in one is a text as any other."""
+    if schema.one_of:
+        schema.one_of = [one for one in schema.one_of if isinstance(one, Reference) or one.type != OpenAPIType.NULL]
+    if isinstance(schema.type, list):
+        types = [one for one in schema.type if one != OpenAPIType.NULL]
+        schema.type = types[0] if len(types) == 1 else types
+    if schema.enum:
+        schema.enum = [value for value in schema.enum if value is not None]
+
+
+def _complete_responses(operation: Operation, common: dict[str, Any]) -> None:
+    """Add the problems that every route has, and the header fields of responses."""
+    responses = cast("dict[str, OpenAPIResponse]", operation.responses or {})
+    operation.responses = {**responses, **{status: common[status] for status in common.keys() - responses.keys()}}
+    problem = next(iter(common.values())).content[PROBLEM_JSON].schema
+    for status, response in operation.responses.items():
+        if not isinstance(response, OpenAPIResponse):
+            continue
+        if any(_is_litestars_error(media.schema) for media in (response.content or {}).values()):
+            response.content = {PROBLEM_JSON: OpenAPIMediaType(problem)}
+        if PROBLEM_JSON in (response.content or {}):
+            response.headers = {**HEADERS.get(status, {}), **(response.headers or {})} or None
+        for header in (response.headers or {}).values():
+            if isinstance(header, OpenAPIHeader) and header.schema is None:
+                header.schema = Schema(type=OpenAPIType.STRING)
+    if operation.request_body:
+        invalid = OpenAPIResponse(TITLES[422], content={PROBLEM_JSON: OpenAPIMediaType(problem)})
+        operation.responses.setdefault("422", invalid)
+    if "304" in responses and "200" in responses:
+        responses["304"].headers = responses["200"].headers
+
+
+def _is_litestars_error(schema: Schema | Reference | None) -> bool:
+    """Tell whether a schema is the one that Litestar makes of its exceptions, which are problem documents here."""
+    if not isinstance(schema, Schema):
+        return False
+    one = schema.one_of[0] if schema.one_of else schema
+    return isinstance(one, Schema) and {"status_code", "detail", "extra"} == (one.properties or {}).keys()
+
+
+def _add_examples(operation: Operation, schemas: dict[str, Schema]) -> None:
+    """Make the examples of bodies that have none, where every field has one."""
+    for body in (operation.request_body, *(operation.responses or {}).values()):
+        if not isinstance(body, RequestBody | OpenAPIResponse):
+            continue
+        for media in (body.content or {}).values():
+            for example in (media.examples or {}).values():
+                if isinstance(example, Example):
+                    example.id = None  # which is Litestar's, and no part of the document
+            if media.example is None and not media.examples:
+                media.example = _make_example(media.schema, schemas)
+
+
+def _make_example(schema: Schema | Reference | None, schemas: dict[str, Schema]) -> Any:
     """Make an example of a body from those of its required fields, or of one field where all are optional."""
-    if "items" in schema:
-        return [_make_example(schema["items"], schemas)]
-    struct = schemas[schema["$ref"].rpartition("/")[2]]
-    fields = struct["required"] or list(struct["properties"])[-1:]
-    return {field: struct["properties"][field]["examples"][0] for field in fields}
+    if isinstance(schema, Schema):
+        items = schema.items
+        example = _make_example(items, schemas) if isinstance(items, Reference) else None
+        return None if example is None else [example]
+    struct = schemas.get(schema.ref.rpartition("/")[2]) if schema else None
+    if struct is None or not struct.properties:
+        return None
+    rules = {name: struct.properties[name] for name in struct.required or list(struct.properties)[-1:]}
+    example = {name: (getattr(rule, "examples", None) or [None])[0] for name, rule in rules.items()}
+    return None if None in example.values() else example  # of which Litestar's document would leave out what is null
+
+
+def _find_schemas(value: object) -> Iterator[Schema]:
+    """Find every schema of a document, the inner ones first."""
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _find_schemas(inner)
+    elif hasattr(value, "to_schema"):
+        for field in fields(cast("Any", value)):
+            yield from _find_schemas(getattr(value, field.name))
+    if isinstance(value, Schema):
+        yield value
+
+
+def _simplify(schema: Schema) -> None:
+    """Replace what only a program can read: a choice of one, a long expression, a default that JSON does not have."""
+    if schema.one_of is not None and len(schema.one_of) == 1:
+        (only,) = schema.one_of
+        schema.one_of = None
+        if isinstance(only, Reference):
+            schema.all_of = [only]
+        else:
+            for field in fields(only):
+                if getattr(schema, field.name) is None:
+                    setattr(schema, field.name, getattr(only, field.name))
+    if schema.pattern and len(schema.pattern) > MAX_PATTERN:
+        schema.min_length = schema.min_length or (None if re.search(schema.pattern, "") else 1)
+        schema.pattern = None
+    if schema.default is UNSET or (schema.format and not isinstance(schema.default, str)):
+        schema.default = None
+    schema.default = msgspec.to_builtins(schema.default, enc_hook=str)

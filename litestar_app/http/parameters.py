@@ -1,17 +1,24 @@
 """Query parameters and header fields, checked before a handler sees the request."""
 
 import asyncio
+import datetime as dt
 import re
+import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from litestar import HttpMethod, Request, Response
+from litestar.constants import RESERVED_KWARGS
+from litestar.enums import ParamType
 from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import HeaderParameter, QueryParameter
+from litestar.params import HeaderParameter, KwargDefinition, ParameterKwarg
+from litestar.typing import FieldDefinition
 
 MAX_QUERY = 8192
 """Bytes of a query."""
@@ -36,12 +43,26 @@ IdempotencyKey = Annotated[
     ),
 ]
 INTEGER = r"-?(0|[1-9][0-9]{0,400})"
-PLAIN: dict[object, tuple[str, str]] = {
-    int: (INTEGER, "an integer"),
-    float: (rf"{INTEGER}(\.[0-9]{{1,400}})?([eE][+-]?[0-9]{{1,3}})?", "a number"),
-    bool: ("true|false", "true or false"),
+PLAIN: dict[object, str] = {
+    int: INTEGER,
+    float: rf"{INTEGER}(\.[0-9]{{1,400}})?([eE][+-]?[0-9]{{1,3}})?",
+    bool: "(?i:true|false)",  # Python's clients write True
 }
 """How values are written, as in JSON; msgspec and Python take much more."""
+WORDS: dict[object, str] = {
+    int: "an integer",
+    float: "a number",
+    Decimal: "a number",
+    bool: "true or false",
+    str: "a text",
+    uuid.UUID: "a UUID",
+    dt.datetime: "a date and time (RFC 3339)",
+    dt.date: "a date (YYYY-MM-DD)",
+    dt.time: "a time (RFC 3339)",
+    dt.timedelta: "a duration (ISO 8601)",
+}
+"""What a value of a type is, for people."""
+BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
 
 
 def is_plain_integer(text: str) -> bool:
@@ -78,7 +99,7 @@ async def check_request(request: Request[Any, Any, Any]) -> Response[None] | Non
         if len(query) > MAX_QUERY:  # which Litestar would keep in a cache of a thousand
             raise ClientException(f"The query is over {MAX_QUERY} bytes")
         check = _check_query if len(query) <= CACHED_QUERY else _check_query.__wrapped__
-        check(query, request.route_handler)
+        check(query, request.route_handler, tuple(request.path_params))
     if request.method in WITH_BODY and "data" in request.route_handler.parsed_fn_signature.parameters:
         try:
             await request.body()
@@ -100,10 +121,11 @@ def _merge_lists(request: Request[Any, Any, Any]) -> None:
 
 
 @lru_cache(1024)
-def _check_query(query: bytes, handler: HTTPRouteHandler) -> None:
+def _check_query(query: bytes, handler: HTTPRouteHandler, path: tuple[str, ...]) -> None:
     """Reject parameters that the route does not have, repeated ones, and values that are written in another way."""
-    parameters = handler.parsed_fn_signature.parameters.values()
-    known = {p.name: p for p in parameters if isinstance(p.kwarg_definition, QueryParameter)}
+    if "query" in handler.parsed_fn_signature.parameters:  # it reads the query itself
+        return
+    known = {name: field for name, field in find_parameters(handler, ParamType.QUERY) if name not in path}
     try:
         pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
@@ -112,17 +134,73 @@ def _check_query(query: bytes, handler: HTTPRouteHandler) -> None:
     for name, value in pairs:
         if name not in known:
             raise ClientException(f"query parameter {name!r}: not one of this route's ({', '.join(known) or 'none'})")
-        if name in seen and not known[name].is_non_string_collection:
+        if name in seen and not _is_list(known[name]):
             raise ClientException(f"query parameter {name!r}: given more than once")
-        for kind in {known[name].annotation, *(inner.annotation for inner in known[name].inner_types)} & PLAIN.keys():
-            pattern, expected = PLAIN[kind]
-            if not re.fullmatch(pattern, value):
-                raise ClientException(f"query parameter {name!r}: expected {expected}, got {value!r}")
-        if known[name].is_literal and value not in known[name].args:
-            *others, last = known[name].args
-            expected = f"{', '.join(others)} or {last}"
-            raise ClientException(f"query parameter {name!r}: expected {expected}, got {value!r}")
+        if not _is_plain(value, known[name]):
+            raise ClientException(f"query parameter {name!r}: expected {describe(known[name])}, got {value!r}")
         seen.add(name)
+
+
+def _is_list(field: FieldDefinition) -> bool:
+    return field.is_non_string_collection or (field.is_union and any(map(_is_list, field.inner_types)))
+
+
+def _is_plain(value: str, field: FieldDefinition) -> bool:
+    """Tell whether a value is written as one of the types of a parameter is, as far as that is known here."""
+    if field.is_literal:
+        return value in map(str, field.args)
+    inner = field.inner_types if field.is_union or field.is_non_string_collection else (field,)
+    patterns = [PLAIN.get(one.annotation) for one in inner if not one.is_none_type and one.annotation is not Ellipsis]
+    return not patterns or None in patterns or any(re.fullmatch(pattern, value) for pattern in patterns if pattern)
+
+
+def find_parameters(handler: HTTPRouteHandler, kind: ParamType) -> Iterator[tuple[str, FieldDefinition]]:
+    """Find the parameters of a route, and of what it depends on, by the names that requests have for them."""
+    dependencies = handler.resolve_dependencies()
+    fields = {**handler.resolve_layered_parameters(), **handler.parsed_fn_signature.parameters}
+    used = [name for name in fields if name in dependencies]
+    for name in used:  # which grows by the dependencies of dependencies
+        fields |= dependencies[name].parsed_fn_signature.parameters
+        used += [inner for inner in dependencies[name].parsed_fn_signature.parameters if inner in dependencies]
+    for name, field in fields.items():
+        definition = field.kwarg_definition
+        if name in RESERVED_KWARGS or name in dependencies or field.is_di_field:
+            continue
+        if not isinstance(definition, ParameterKwarg):
+            if kind == ParamType.QUERY:  # as Litestar takes what is only an argument of the function
+                yield name, field
+        elif definition.param_type == kind:
+            yield definition.name or name, field
+
+
+def describe(field: FieldDefinition) -> str:
+    """Say in words what a parameter may be, with its bounds."""
+    rules = field.kwarg_definition
+    if isinstance(rules, KwargDefinition):
+        if rules.ge is not None and rules.le is not None:
+            return f"{_describe_type(field)} from {rules.ge:g} to {rules.le:.16g}"
+        bounds = [f"{words} {bound}" for name, words in BOUNDS.items() if (bound := getattr(rules, name)) is not None]
+        if rules.min_length or rules.max_length:
+            lengths = [str(length) for length in (rules.min_length, rules.max_length) if length]
+            words = {2: "of {} to {}", 1: "of at least {}" if rules.min_length else "of at most {}"}[len(lengths)]
+            bounds.append(f"{words.format(*lengths)} characters")
+        pattern = f" that matches {rules.pattern}" if rules.pattern else ""
+        return f"{_describe_type(field)} {' and '.join(bounds)}".strip() + pattern
+    return _describe_type(field)
+
+
+def _describe_type(field: FieldDefinition) -> str:
+    if field.is_literal:
+        values = [str(value) for value in field.args]
+    elif isinstance(field.annotation, type) and issubclass(field.annotation, Enum):
+        values = [str(member.value) for member in field.annotation]
+    elif field.is_union or field.is_non_string_collection:
+        inner = [one for one in field.inner_types if not one.is_none_type and one.annotation is not Ellipsis]
+        values = list(dict.fromkeys(map(_describe_type, inner))) or ["a text"]
+    else:
+        return WORDS.get(field.annotation, "another value")
+    *others, last = values
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _methods(request: Request[Any, Any, Any]) -> set[str]:

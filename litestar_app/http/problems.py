@@ -1,10 +1,20 @@
 """Problem documents (RFC 9457): which exception becomes which, and how they are documented."""
 
 import logging
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
+from advanced_alchemy.exceptions import (
+    DuplicateKeyError,
+    ForeignKeyError,
+    IntegrityError,
+    MultipleResultsFoundError,
+    NotFoundError,
+    RepositoryError,
+)
 from litestar import Request, Response
 from litestar.enums import ParamType
 from litestar.exceptions import (
@@ -12,16 +22,17 @@ from litestar.exceptions import (
     InternalServerException,
     MethodNotAllowedException,
     NotFoundException,
+    SerializationException,
     ValidationException,
 )
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
+from litestar.params import ParameterKwarg
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from litestar_app.database.failures import is_lost, raise_if_commit_unknown, raise_translated
+from litestar_app.database.failures import Failure, classify, is_lost, unwrap
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
@@ -45,6 +56,10 @@ from litestar_app.exceptions import (
     UnsupportedValueError,
 )
 from litestar_app.http.access_log import describe, name_method, name_route
+from litestar_app.http.conditions import CHANGED
+from litestar_app.http.parameters import describe as describe_parameter
+from litestar_app.http.parameters import find_parameters, is_plain_integer
+from litestar_app.http.translation import find_body_problem, translate
 from litestar_app.resources import find_refusal
 
 logger = logging.getLogger("litestar_app")
@@ -59,11 +74,11 @@ QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded
 MAX_ERRORS = 100
 """Problems of a body that a response lists."""
 
-PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
+PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     StudentNotFoundError: (404, "Student not found"),
     ImportNotFoundError: (404, "Import not found"),
     StudentsChangedError: (409, ""),
-    PreconditionFailedError: (412, "The student has changed since this ETag; fetch it and retry"),
+    PreconditionFailedError: (412, ""),
     KeyInUseError: (409, "The first request with this Idempotency-Key is still running"),
     KeyReusedError: (422, "This Idempotency-Key was used with another request; use a new one"),
     ConstraintError: (409, "A constraint of the database is violated"),
@@ -86,6 +101,12 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
         503,
         "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it",
     ),
+    # of advanced-alchemy's repositories, whose own words may have data in them
+    NotFoundError: (404, "There is no such record"),
+    MultipleResultsFoundError: (409, "Several records match, and one was expected"),
+    DuplicateKeyError: (409, "There is such a record already"),
+    ForeignKeyError: (409, "The record refers to one that does not exist, or another one refers to it"),
+    IntegrityError: (409, "A constraint of the database is violated"),
 }
 
 """The status and the detail of each; the exception's own words where there is none."""
@@ -96,7 +117,7 @@ DETAILS = {
     403: "Sec-Fetch-Site: cross-site; expected same-origin or none: in a browser, only pages of this service may write",
     404: PROBLEMS[StudentNotFoundError][1],
     409: PROBLEMS[ConstraintError][1],
-    412: PROBLEMS[PreconditionFailedError][1],
+    412: CHANGED,
     413: "The body is over 1048576 bytes",
     415: "Expected a body with Content-Type: application/json, in UTF-8",
     422: PROBLEMS[InvalidBodyError][1],
@@ -152,6 +173,9 @@ class Problem(Struct, omit_defaults=True):
     ) = UNSET
 
 
+MISSING = re.compile(r"Missing required (query|header|cookie|path) parameter '(.*)' for path ")
+"""What Litestar says of a parameter that is not given."""
+PARAMETERS = frozenset(ParamType)
 STOPPING = "The service is stopping; retry later"
 # without Retry-After, as above
 STOPPING_WRITE = "The service is stopping: the change may or may not be stored; check before you repeat it"
@@ -173,7 +197,9 @@ def _make_quota_problem() -> Problem:
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
     headers: dict[str, str] | None = None
-    error = _translate(request, _name_refusal(request, error))
+    error = _name_refusal(request, error)
+    if not isinstance(error, HTTPException | StudentRecordsError):
+        error = _translate(request, error)
     if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
         problem = make_problem(mapped[0], mapped[1] or str(error))
         if isinstance(error, InvalidBodyError):
@@ -188,12 +214,9 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Respo
             problem, headers = _make_quota_problem(), error.fields
         if isinstance(error, DatabaseUnavailableError) or (isinstance(error, ResourceError) and error.is_unchanged):
             headers = {"Retry-After": str(RETRY_AFTER)}
-    elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        problem, headers = make_problem(error.status_code, _explain(request, error)), error.headers
-    elif isinstance(error, InternalServerException) and "disconnected" in error.detail:
-        problem = make_problem(400, "The body ends before it is complete")  # which nobody is there to read
     else:
-        problem = _log_defect(request, error)
+        headers = getattr(error, "headers", None) if isinstance(error, HTTPException) else None
+        problem = _explain_body(request, error) or _explain(request, error)
     return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
 
 
@@ -209,21 +232,66 @@ def _name_refusal(request: Request[Any, Any, Any], error: Exception) -> Exceptio
 
 
 def _translate(request: Request[Any, Any, Any], error: Exception) -> Exception:
-    """Return the exception of ours for an error of the database in a handler that uses the plugin's own session.
+    """Return the exception of ours that an error of a session or of a repository amounts to, or the error itself."""
+    cause = error.__cause__ if isinstance(error, RepositoryError) else error
+    if cause is None or isinstance(cause, OSError):  # of a file, or of another service
+        return error
+    if request.method not in SAFE and is_lost(cause):
+        return CommitUnknownError(unwrap(cause))
+    match classify(cause):
+        case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
+            return DatabaseUnavailableError(unwrap(cause))
+        case Failure.VALUE:
+            return UnsupportedValueError()
+        case Failure.CONSTRAINT if error is cause:
+            return ConstraintError()
+    return error
 
-    advanced-alchemy's repositories raise exceptions of their own from it.
-    """
-    reason = error if isinstance(error, SQLAlchemyError) else error.__cause__
-    if isinstance(error, StudentRecordsError) or not isinstance(reason, DBAPIError):
-        return error
-    try:
-        if is_lost(reason) and request.method not in SAFE:
-            raise_if_commit_unknown(reason)
-        raise_translated(reason)
-    except StudentRecordsError as translated:
-        return translated
-    except DBAPIError:
-        return error
+
+def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem | None:
+    """Explain what is wrong with a body that Litestar has decoded, as it does for handlers without a `BodyDTO`."""
+    if isinstance(error, RecursionError) and "deserializing" in str(error):
+        return make_problem(400, "The body is nested too deeply")
+    if isinstance(error, InternalServerException) and "disconnected" in error.detail:
+        return make_problem(400, "The body ends before it is complete")  # which nobody is there to read
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, SerializationException):
+        return make_problem(400, f"The body cannot be decoded: {error.detail}")
+    if isinstance(error, ValidationException) and request.headers.get("content-length") != "0":
+        found = find_body_problem(str(error.__cause__))
+        if found is not None:
+            problem = make_problem(422, "The body is not valid; errors has the first problem")
+            problem.errors = [FieldProblem(*found)]
+            return problem
+    return None
+
+
+def _explain(request: Request[Any, Any, Any], error: Exception) -> Problem:
+    """Say what was wrong and what would be right, where Litestar has only the status's name."""
+    if not isinstance(error, HTTPException) or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _log_defect(request, error)
+    detail = error.detail
+    if isinstance(error, ValidationException):
+        detail = _explain_parameters(request, error)
+    elif isinstance(error, NotFoundException) and detail == HTTPStatus.NOT_FOUND.phrase:  # in nobody's words
+        detail = f"There is nothing at {request.scope['path']}; /docs lists what there is"
+    elif isinstance(error, MethodNotAllowedException):
+        detail = f"{request.method} is not possible here; the header Allow lists what is"
+    elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail = f"The body is over {request.route_handler.resolve_request_max_body_size()} bytes"
+    return make_problem(error.status_code, detail)
+
+
+def _explain_parameters(request: Request[Any, Any, Any], error: ValidationException) -> str:
+    if isinstance(error.extra, list):
+        if any(extra.get("key") == "data" for extra in error.extra):
+            return "The body is empty; expected JSON"
+        return "; ".join(_describe(request, **extra) for extra in error.extra)
+    if missing := MISSING.match(error.detail):
+        kind = ParamType(missing[1])
+        field = dict(find_parameters(request.route_handler, kind)).get(missing[2])
+        expected = f"; expected {describe_parameter(field)}" if field else ""
+        return f"{_name(kind, missing[2])}: missing{expected}"
+    return error.detail
 
 
 async def respond_to_stop(scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -248,25 +316,37 @@ def _log_defect(request: Request[Any, Any, Any], error: Exception) -> Problem:
     return problem
 
 
-def _explain(request: Request[Any, Any, Any], error: HTTPException) -> str:
-    """Say what was wrong and what would be right, where Litestar has only the status's name."""
-    if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        if any(extra.get("key") == "data" for extra in error.extra):
-            return "The body is empty; expected JSON"
-        return "; ".join(_describe(**extra) for extra in error.extra)
-    if isinstance(error, NotFoundException):
-        return f"There is nothing at {request.scope['path']}; /docs lists what there is"
-    if isinstance(error, MethodNotAllowedException):
-        return f"{request.method} is not possible here; the header Allow lists what is"
-    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return f"The body is over {request.route_handler.resolve_request_max_body_size()} bytes"
-    return error.detail
+def _describe(request: Request[Any, Any, Any], message: str, key: str = "", source: str = "request") -> str:
+    """Say what a parameter may be, and what it was; Litestar knows it by the name that the handler has for it."""
+    fields = request.route_handler.parsed_fn_signature.parameters
+    field = fields.get(key)
+    kind = ParamType(source) if source in PARAMETERS else ParamType.QUERY
+    definition = field.kwarg_definition if field else None
+    if isinstance(definition, ParameterKwarg):
+        kind = definition.param_type
+    name = definition.name or key if isinstance(definition, ParameterKwarg) else key
+    expected = f"expected {describe_parameter(field)}" if field else translate(message)
+    given = _get_given(request, kind, name)
+    return f"{_name(kind, name)}: {expected}" if given is None else f"{_name(kind, name)}: {expected}, got {given}"
 
 
-def _describe(message: str, key: str = "", source: str = "request") -> str:
-    if source == ParamType.HEADER:
-        return f"header {key.replace('_', '-').title()}: {message}"
-    return f"query parameter {key!r}: {message}"
+def _name(kind: ParamType, name: str) -> str:
+    return f"header {name.title()}" if kind == ParamType.HEADER else f"{kind.value} parameter {name!r}"
+
+
+def _get_given(request: Request[Any, Any, Any], kind: ParamType, name: str) -> str | None:
+    """Return a value as a message shows it; of several, all."""
+    if kind == ParamType.QUERY:
+        values: list[Any] = request.query_params.getall(name, [])
+    else:
+        places: dict[ParamType, Mapping[str, Any]] = {
+            ParamType.HEADER: request.headers,
+            ParamType.COOKIE: request.cookies,
+            ParamType.PATH: request.path_params,
+        }
+        values = [places[kind][name]] if name in places[kind] else []
+    texts = [value if is_plain_integer(value) else repr(value) for value in map(str, values)]
+    return ", ".join(texts) or None
 
 
 def problem_responses(

@@ -48,7 +48,10 @@ ALWAYS = b"/health/"
 """The paths that respond whatever else is refused."""
 LOCAL = {"127.0.0.1", "::1"}
 VERSIONS = {"1.1", "1.0"}
+INVALID_URL = "an invalid URL"
 HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
+ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+"""The beginning of a target in absolute form; its group is the authority."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -226,7 +229,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 reason = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
                 if not isinstance(reason, RejectedError):
                     # not in the parser's words, which quote a target, and this goes to the log
-                    what = "an invalid URL" if isinstance(reason, httptools.HttpParserInvalidURLError) else reason
+                    what = INVALID_URL if isinstance(reason, httptools.HttpParserInvalidURLError) else reason
                     reason = RejectedError(400, f"This is not HTTP/1.1: {what}")
                 self._reject(reason)
                 return
@@ -248,6 +251,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Hand the request to the application, unless its head says that it must not."""
         self._deadline = inf
         self._check_head()
+        if not self.url.startswith(b"/"):
+            self._resolve_target()
+        is_overloaded = not self._is_admitted or len(self.tasks) >= self._limits.requests
+        if is_overloaded and not self.url.startswith(ALWAYS):
+            raise RejectedError(503, "Too many connections or requests at once; retry later")
         self._in_head = False
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RejectedError(503, "Too many requests at once on one connection; retry later")
@@ -364,9 +372,6 @@ class LimitedProtocol(HttpToolsProtocol):
                 raise RejectedError(400, "Transfer-Encoding: expected chunked, and HTTP/1.1")
         if host is None or host != self._host:
             self._check_host(host, version)
-        is_overloaded = not self._is_admitted or len(self.tasks) >= self._limits.requests
-        if is_overloaded and not self.url.startswith(ALWAYS):
-            raise RejectedError(503, "Too many connections or requests at once; retry later")
 
     def _check_host(self, host: bytes | None, version: str) -> None:
         if host is None:
@@ -375,6 +380,24 @@ class LimitedProtocol(HttpToolsProtocol):
         elif not HOST.fullmatch(host):
             raise RejectedError(400, "Host: expected a host, and perhaps a port")
         self._host = host
+
+    def _resolve_target(self) -> None:
+        """Rewrite a target in absolute or asterisk form as a path; an authority replaces Host (RFC 9112, 3.2)."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            return
+        if self.url == b"*" and method == b"OPTIONS":
+            self.url = b"/"
+            return
+        absolute = ABSOLUTE.match(self.url)
+        if absolute is None:
+            raise RejectedError(400, "The target of the request: expected a path, or a URL with http or https")
+        authority = absolute[1]
+        if authority[:1] in {b"", b":"} or not HOST.fullmatch(authority):
+            raise RejectedError(400, f"This is not HTTP/1.1: {INVALID_URL}")
+        rest = self.url[absolute.end() :]
+        self.url = rest if rest.startswith(b"/") else b"/" + rest
+        self.headers[:] = [*((name, value) for name, value in self.headers if name != b"host"), (b"host", authority)]
 
     def _describe_client(self) -> str:
         return ":".join(map(str, self.client)) if self.client else "a local client"

@@ -9,13 +9,13 @@ from litestar import Controller, Request, Response, delete, patch, post, put, ro
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Operation, RequestBody
+from litestar.openapi.spec import OpenAPIType, Operation, RequestBody, Schema
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from litestar_app.access.callers import get_caller
 from litestar_app.exceptions import InvalidQueryError, KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
-from litestar_app.http.conditions import IfMatch, IfNoneMatch, matches, parse_if_match
+from litestar_app.http.conditions import IfMatch, IfNoneMatch, UnlessMatch, matches, parse_condition
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import MAX_QUERY, READ, IdempotencyKey, format_links, is_plain_integer, parse_key
@@ -26,7 +26,7 @@ from litestar_app.students.service import Page, StudentService
 
 NO_FILTERS = Filters()
 
-StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": "integer"})]
+StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": OpenAPIType.INTEGER})]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many students at most")]
 Offset = Annotated[
     int | None,
@@ -34,7 +34,7 @@ Offset = Annotated[
         ge=0,
         le=2**53 - 1,
         description="how many students to skip; not beside a cursor",
-        schema_extra={"minimum": 0, "default": 0},
+        schema_extra={"minimum": 0},  # without a default, which generated clients would send beside a cursor
     ),
 ]
 CursorText = Annotated[
@@ -51,7 +51,7 @@ Departments = Annotated[
     tuple[str, ...],
     QueryParameter(
         description="one of these, exactly; it may be repeated",
-        schema_extra={"items": {"type": "string", "minLength": 1}},
+        schema_extra={"items": Schema(type=OpenAPIType.STRING, min_length=1)},
     ),
 ]
 NameFilter = Annotated[
@@ -66,7 +66,7 @@ CgpaMax = Annotated[
 Count = Annotated[bool, QueryParameter(description="whether X-Total-Count tells how many students match")]
 MAX_LINK = MAX_QUERY - 1500
 """Bytes of the query of a link, but for the student at a boundary: a text of 100 characters may have 400."""
-# Of a header that is only documented, the value says that it is a string.
+# Of a header that is only documented, the value says of what type it is.
 ETAG = ResponseHeader(
     "ETag",
     documentation_only=True,
@@ -87,9 +87,9 @@ LINK = ResponseHeader(
 TOTAL = ResponseHeader(
     "X-Total-Count",
     documentation_only=True,
-    value="",
-    description="how many students match, where count is true",
-    example="250",
+    value=cast("Any", 0),
+    description="how many students match, if count is true",
+    example=250,
 )
 # What the documentation shows of a body that cannot be read.
 BODY = {400: "The body is not JSON: it ends too early"}
@@ -134,7 +134,9 @@ class StudentController(Controller):
         status_code=200,
         summary="List students",
         response_description="The students of the page; an empty array past the end",
-        responses=problem_responses(400, details={400: "query parameter 'limit': expected an integer, got 'ten'"}),
+        responses=problem_responses(
+            400, details={400: "query parameter 'limit': expected an integer from 1 to 1000, got 'ten'"}
+        ),
         response_headers=[LINK, TOTAL],
     )
     async def list_students(  # noqa: PLR0913, PLR0917  the parameters of the route
@@ -222,17 +224,18 @@ class StudentController(Controller):
         responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details=BODY),
         response_headers=[ETAG],
     )
-    async def update_student(
+    async def update_student(  # noqa: PLR0913, PLR0917  the parameters of the route
         self,
         request: Request[Any, Any, Any],
         student_id: StudentId,
         data: JSONBody[StudentUpdate],
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
+        if_none_match: UnlessMatch = None,
     ) -> Response[StudentRead]:
         """Replace a student. The body of a GET can be edited and sent back as it is, its id included."""
-        who, etags = get_caller(request).name, parse_if_match(if_match)
-        return _respond(await students.change(parse_id(student_id), data, who, etags))
+        who, condition = get_caller(request).name, parse_condition(if_match, if_none_match)
+        return _respond(await students.change(parse_id(student_id), data, who, condition))
 
     @patch(
         "/student/{student_id:str}",
@@ -243,17 +246,18 @@ class StudentController(Controller):
         responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
         response_headers=[ETAG],
     )
-    async def patch_student(
+    async def patch_student(  # noqa: PLR0913, PLR0917  the parameters of the route
         self,
         request: Request[Any, Any, Any],
         student_id: StudentId,
         data: JSONBody[StudentPatch],
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
+        if_none_match: UnlessMatch = None,
     ) -> Response[StudentRead]:
         """Change the given fields and keep the others: a merge patch (RFC 7396)."""
-        who, etags = get_caller(request).name, parse_if_match(if_match)
-        return _respond(await students.change(parse_id(student_id), data, who, etags))
+        who, condition = get_caller(request).name, parse_condition(if_match, if_none_match)
+        return _respond(await students.change(parse_id(student_id), data, who, condition))
 
     @delete(
         "/student/{student_id:str}",
@@ -268,9 +272,11 @@ class StudentController(Controller):
         student_id: StudentId,
         students: NamedDependency[StudentService],
         if_match: IfMatch = None,
+        if_none_match: UnlessMatch = None,
     ) -> Message:
         """Delete a student for good."""
-        await students.delete(parse_id(student_id), get_caller(request).name, parse_if_match(if_match))
+        who, condition = get_caller(request).name, parse_condition(if_match, if_none_match)
+        await students.delete(parse_id(student_id), who, condition)
         return Message("Student deleted successfully")
 
 

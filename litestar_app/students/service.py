@@ -1,10 +1,10 @@
 """Students: every rule and every statement. Knows no HTTP and no threads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -15,11 +15,14 @@ from litestar_app.database import Database
 from litestar_app.database.loader import Loader, select_by_ids
 from litestar_app.database.writes import NOWAIT, execute_fixed
 from litestar_app.entries import FIELDS, HistoryLog, Values
-from litestar_app.exceptions import ConstraintError, PreconditionFailedError, StudentNotFoundError
+from litestar_app.exceptions import ConstraintError, StudentNotFoundError
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
 from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
 from litestar_app.students.texts import normalize
+
+Condition: TypeAlias = Callable[[str], None]
+"""Takes the current ETag of a student, and raises PreconditionFailedError unless the write is allowed."""
 
 BY_IDS = select_by_ids(STUDENTS)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
@@ -62,9 +65,8 @@ class StudentService:
     """The students of one database.
 
     The statements are of SQLAlchemy's Core. A unit of work sends them to the driver of its session's connection, as
-    they were compiled once. Every method may raise what `Database.fetch` or `Database.write` raises. Where one takes
-    `etags`, it changes the student only while its ETag is one of them; None stands for any. `who` changes it is for
-    the history.
+    they were compiled once. Every method may raise what `Database.fetch` or `Database.write` raises. A `condition`
+    is checked in the transaction of the write. `who` changes it is for the history.
     """
 
     def __init__(self, database: Database, history: HistoryLog) -> None:
@@ -153,7 +155,7 @@ class StudentService:
             return await self._database.write(create)
 
     async def change(
-        self, student_id: int, data: StudentCreate | StudentPatch, who: str, etags: frozenset[str] | None = None
+        self, student_id: int, data: StudentCreate | StudentPatch, who: str, condition: Condition | None = None
     ) -> StudentRead:
         """Change the given fields of a student, or raise StudentNotFoundError or PreconditionFailedError.
 
@@ -161,7 +163,7 @@ class StudentService:
         """
 
         def change(session: Session) -> StudentRead:
-            student = _get_for_update(session, student_id, etags)
+            student = _get_for_update(session, student_id, condition)
             changes = _columns(data, student)
             changed = msgspec.structs.replace(student, **changes)
             if changed != student:
@@ -171,11 +173,11 @@ class StudentService:
 
         return await self._database.write(change, row=student_id)
 
-    async def delete(self, student_id: int, who: str, etags: frozenset[str] | None = None) -> None:
+    async def delete(self, student_id: int, who: str, condition: Condition | None = None) -> None:
         """Delete a student, or raise StudentNotFoundError or PreconditionFailedError."""
 
         def delete(session: Session) -> None:
-            student = _get_for_update(session, student_id, etags)
+            student = _get_for_update(session, student_id, condition)
             _execute_for_one(session, DELETE, student_id)
             session.info.pop(LOCKED, None)  # a foreign key of another program may have changed others
             self._history.add(session, who, "delete", student_id, before=_values(student))
@@ -210,7 +212,7 @@ def _select_for_update(count: int) -> CompoundSelect[Any]:
     )
 
 
-def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | None) -> StudentRead:
+def _get_for_update(session: Session, student_id: int, condition: Condition | None) -> StudentRead:
     """Return a student whom no other transaction can change before COMMIT."""
     row = session.info.get(LOCKED, {}).pop(student_id, None)  # once: another unit of work may change it now
     if row is None:
@@ -220,8 +222,8 @@ def _get_for_update(session: Session, student_id: int, etags: frozenset[str] | N
             raise StudentNotFoundError
         row = rows[0]
     student = StudentRead(*row)
-    if etags is not None and etag(student) not in etags:
-        raise PreconditionFailedError
+    if condition is not None:
+        condition(etag(student))
     return student
 
 

@@ -131,6 +131,7 @@ class ImportService:
             dry_run=options.dry_run,
             blank=staged.table.blank,
             ignored_columns=staged.table.ignored_columns,
+            ignored_sheets=staged.table.ignored_sheets,
             changes=merge.find_changes(MAX_LISTED) if options.dry_run else [],
             errors=errors[:limit],
         )

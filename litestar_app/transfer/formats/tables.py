@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, TypeAlias
 
 from litestar_app.exceptions import InvalidFileError
@@ -14,6 +14,8 @@ COLUMNS = ("id", *REQUIRED)
 SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
 MAX_COLUMNS = 1000
 """Each costs time in every row, however short the row is."""
+MAX_HEADER_ROW = 20
+"""The last row that may be the header."""
 SHOWN = 100
 """Characters of a value that a message repeats."""
 
@@ -48,6 +50,8 @@ class Table(ABC):
         header: the names of the columns as sent; of JSON, what the rows read so far have.
         columns: which of our columns is at which position of a row's cells.
         ignored_columns: the names of the others, in order.
+        ignored_sheets: the names of the sheets of a workbook that have rows and are not read.
+        above_header: how many rows stand above the header.
         width: the number of cells that belong to a column.
         most: cells that a row may have, filled or not.
         gaps: positions right of a named column whose column has no name.
@@ -65,6 +69,8 @@ class Table(ABC):
         self.header: list[str] = []
         self.columns: dict[str, int] = {}
         self.ignored_columns: list[str] = []
+        self.ignored_sheets: list[str] = []
+        self.above_header = 0
         self.width = 0
         self.most = sys.maxsize
         self.gaps: list[int] = []
@@ -141,7 +147,13 @@ class Table(ABC):
             self.ignored_columns.append(f"column {position + 1}")
 
 
-def normalize(header: Sequence[str]) -> list[str]:
+def has_our_columns(cells: Iterable[str]) -> bool:
+    """Tell whether the cells of a row name our columns: all that a student needs, or the id and one more."""
+    names = set(normalize(cells))
+    return names.issuperset(REQUIRED) or ("id" in names and not names.isdisjoint(REQUIRED))
+
+
+def normalize(header: Iterable[str]) -> list[str]:
     """Return the names of columns as they are compared."""
     return [name.strip().lower() for name in header]
 

@@ -37,6 +37,7 @@ _OTHERS = {
     "xl/workbook.bin": "a binary workbook (.xlsb)",
 }
 """What an archive is, by the beginning of the name of a part."""
+_OTHER_MAINS = {"document.xml", "presentation.xml"}
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -92,9 +93,11 @@ class Archive:
             InvalidFileError: it is damaged.
 
         """
-        if name not in self or not name.lower().endswith(".xml") or posixpath.basename(name) == "document.xml":
+        if name not in self or not name.endswith(".xml") or posixpath.basename(name) in _OTHER_MAINS:
             self._reject_others()
-            raise UnsupportedFileError("The file is a zip archive without a workbook; send the .xlsx or CSV file itself")
+            raise UnsupportedFileError(
+                "The file is a zip archive without a workbook; send the .xlsx or CSV file itself"
+            )
 
     def _reject_others(self) -> None:
         for beginning, kind in _OTHERS.items():

@@ -108,6 +108,7 @@ class Workbook:
         kind, style, formula, text = "n", "0", "", list[str]()
         is_cell = is_inline = is_phonetic = is_text = has_formula = False
         length = total = 0
+        read_value, formats, strings = self._read_value, self._formats, self._strings
         max_total, is_uncalculated = self._archive.max_bytes, self._is_uncalculated
 
         def start(name: str, attributes: dict[str, str]) -> None:
@@ -149,7 +150,14 @@ class Workbook:
             nonlocal cells, count, formula, is_cell, is_phonetic, is_text, total
             if name == "c":
                 is_cell = False
-                value = self._read_value(kind, style, "".join(text), formula if has_formula else None)
+                shown = "".join(text)
+                if kind == "s" and shown:  # the most frequent one, without a call
+                    index = int(shown)
+                    if index < 0:
+                        raise InvalidFileError(DAMAGED)
+                    value = strings[index] if style not in formats else formats[style].read_text(strings[index])
+                else:
+                    value = read_value(kind, style, shown, formula if has_formula else None)
                 if is_uncalculated and value == 0 and (has_formula or _is_inside(arrays, row, column)):
                     value = NoValue(f"={formula}", NO_RESULT)
                 if value != "":
@@ -194,12 +202,7 @@ class Workbook:
         yield from sorted(window.items())
 
     def _read_value(self, kind: str, style: str, text: str, formula: str | None) -> Any:
-        if kind == "s" and text:
-            index = int(text)
-            if index < 0:
-                raise InvalidFileError(DAMAGED)
-            value = self._strings[index]
-        elif kind in {"inlineStr", "str"}:
+        if kind in {"inlineStr", "str"}:
             value = _unescape(text)
         elif not text:
             return "" if formula is None else NoValue(f"={formula}", NO_RESULT)

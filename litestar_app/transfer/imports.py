@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from litestar_app import metrics
 from litestar_app.database import Database
 from litestar_app.entries import HistoryLog
-from litestar_app.exceptions import ImportRejectedError
+from litestar_app.exceptions import ImportRejectedError, InvalidFileError
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.transfer.formats import (
     ImportRow,
@@ -36,6 +36,9 @@ from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 Mode = Literal["all", "valid"]
 SPREADSHEETS = {"csv", "xlsx"}
 """Kinds of files that a spreadsheet writes, which keeps 15 digits of a number."""
+BYTES, MORE_REJECTED = 16, 100_000
+"""Bytes of a file for each row that may be rejected, and rows beyond that: a row of one letter costs as any other."""
+WRONG_FILE = "is it the right file, and are its cells separated as the header's are?"
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):
@@ -102,7 +105,8 @@ class ImportService:
 
         def stage_rows(connection: Connection) -> Staged:
             staged = Staged(open_table(source, options.kind, options.charset))
-            stage(connection, _read_rows(staged, options.match, report_progress), options.match)
+            rows = _read_rows(staged, file.seek(0, 2), options.match, report_progress)
+            stage(connection, rows, options.match)
             return staged
 
         with self._keys.claim(key), _stoppable(file) as source:
@@ -193,9 +197,14 @@ def _find_rejected(table: Table, match: Match, problems: list[ImportProblem]) ->
             yield row, "; ".join(texts)
 
 
-def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[list[ImportRow]]:
+def _read_rows(
+    staged: Staged, size: int, match: Match, report_progress: Callable[[int], None]
+) -> Iterator[list[ImportRow]]:
+    limit = size // BYTES + MORE_REJECTED
     for batch in validate(staged.table, match):
         staged.add(batch.errors)
+        if staged.rejected > limit:
+            raise InvalidFileError(f"More than {limit:,} rows are rejected, up to row {staged.table.row:,}; {WRONG_FILE}")
         report_progress(staged.table.row)
         yield batch.rows
 

@@ -14,6 +14,8 @@ COLUMNS = ("id", *REQUIRED)
 SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
 MAX_COLUMNS = 1000
 """Each costs time in every row, however short the row is."""
+MAX_GAPS = 100
+"""Columns without a name: each is looked at in every row."""
 MAX_HEADER_ROW = 20
 """The last row that may be the header."""
 SHOWN = 100
@@ -132,6 +134,8 @@ class Table(ABC):
                 f"The header has more than {MAX_COLUMNS:,} columns; remove those that are not needed"
             )
         self.gaps = sorted(set(range(names[0], self.width)) - set(names))
+        if len(self.gaps) > MAX_GAPS:
+            raise InvalidFileError(f"The header has more than {MAX_GAPS} columns without a name; name or remove them")
         self._find_ignored()
 
     def _find_ignored(self) -> None:

@@ -204,7 +204,9 @@ def _read_rows(
     for batch in validate(staged.table, match):
         staged.add(batch.errors)
         if staged.rejected > limit:
-            raise InvalidFileError(f"More than {limit:,} rows are rejected, up to row {staged.table.row:,}; {WRONG_FILE}")
+            raise InvalidFileError(
+                f"More than {limit:,} rows are rejected, up to row {staged.table.row:,}; {WRONG_FILE}"
+            )
         report_progress(staged.table.row)
         yield batch.rows
 

@@ -39,7 +39,11 @@ _SIGNATURES: list[tuple[bytes, str, str]] = [
     (b"\0\1\0\0Standard ", "an Access database", SEND),
     (b"bplist00", "an Apple property list", SEND),
     (b"ID;PWXL", "a SYLK spreadsheet (.slk)", SAVE_AS),
-    *((bytes([9, version, length, 0]), "an old Excel workbook (.xls)", SAVE_AS) for version in (0, 2, 4, 8) for length in (4, 6, 8, 16)),
+    *(
+        (bytes([9, version, length, 0]), "an old Excel workbook (.xls)", SAVE_AS)
+        for version in (0, 2, 4, 8)
+        for length in (4, 6, 8, 16)
+    ),
     (b"\0\0\2\0", "a Lotus 1-2-3 spreadsheet", SAVE_AS),
 ]  # fmt: skip
 """The first bytes (a dot is any byte), the kind and the advice."""
@@ -52,9 +56,9 @@ _OLE_NAMES = {
     "PowerPoint Document": "an old PowerPoint presentation (.ppt)",
 }
 _HTML = re.compile(
-    r"<(?:!doctype html|(?:html|head|body|meta|title|style|table|thead|tbody|tr|div|center|br)[\s/>])", re.I
+    r"<(?:!doctype html|(?:html|head|body|meta|title|style|table|thead|tbody|tr|div|center|br)[\s/>])", re.IGNORECASE
 )
-_XML = re.compile(r"<(?:\?xml\s|!doctype\s|svg[\s>]|(?:\w+:)?workbook[\s>])", re.I)
+_XML = re.compile(r"<(?:\?xml\s|!doctype\s|svg[\s>]|(?:\w+:)?workbook[\s>])", re.IGNORECASE)
 _COMMENTS = re.compile(r"^(?:\s|<!--.*?-->)*", re.DOTALL)
 
 

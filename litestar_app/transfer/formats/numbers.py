@@ -57,7 +57,7 @@ class _Section(NamedTuple):
 class NumberFormat(dict[float, Any]):
     """The values of cells in one format, by their numbers.
 
-    A value is the number itself; or `Formatted`; a date or a time; or `NoValue`, where the sheet does not show the number.
+    A value is the number itself; or `Formatted`; a date or a time; or `NoValue` if the sheet does not show the number.
     """
 
     def __init__(self, code: str, epoch: dt.datetime) -> None:

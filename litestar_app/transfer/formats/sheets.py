@@ -111,7 +111,7 @@ class Workbook:
         read_value, formats, strings = self._read_value, self._formats, self._strings
         max_total, is_uncalculated = self._archive.max_bytes, self._is_uncalculated
 
-        def start(name: str, attributes: dict[str, str]) -> None:
+        def start(name: str, attributes: dict[str, str]) -> None:  # noqa: C901
             nonlocal row, column, is_numbered, kind, style, formula, length
             nonlocal is_cell, is_inline, is_phonetic, is_text, has_formula
             if name == "c":
@@ -146,7 +146,7 @@ class Workbook:
             elif name == "rPh":
                 is_phonetic = True
 
-        def end(name: str) -> None:
+        def end(name: str) -> None:  # noqa: C901, PLR0912
             nonlocal cells, count, formula, is_cell, is_phonetic, is_text, total
             if name == "c":
                 is_cell = False
@@ -242,11 +242,8 @@ class Workbook:
         if part is not None:
             for _ in parse(self._archive.unpack(part), start, end, _ignore):
                 pass
-        formats: dict[str, NumberFormat] = {}
-        for key in styles:
-            code = codes.get(key, BUILT_IN.get(key, ""))
-            if code and code.lower() != "general" and key not in formats:
-                formats[key] = NumberFormat(code, self._epoch)
+        codes = {key: code for key, code in (BUILT_IN | codes).items() if code.lower() not in {"", "general"}}
+        formats = {key: NumberFormat(codes[key], self._epoch) for key in {*styles} & codes.keys()}
         return {str(number): formats[key] for number, key in enumerate(styles) if key in formats}
 
 

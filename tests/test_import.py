@@ -529,6 +529,16 @@ def test_no_part_of_a_form_is_held_in_memory(sqlite_url: str, part: str) -> None
     assert statuses == [422 if "a.csv" in part and "other" not in part else 400]
 
 
+def test_file_of_many_short_rejected_rows_is_a_422(idle_client: httpx.Client) -> None:
+    """Of a row of two bytes, a thousand cells would be written as rejected."""
+    columns = ",".join(map(str, range(900)))
+    response = send(idle_client, f"{columns},{HEADER}" + "x\n" * 5000, mode="valid", headers={"Accept": "text/csv"})
+    assert (response.status_code, response.json().keys()) == (422, {"type", "title", "status", "detail"})
+    assert "rows up to row" in response.json()["detail"]
+    response = send(idle_client, f"{columns},{HEADER}" + "x\n" * 500, dry_run=True, headers={"Accept": "text/csv"})
+    assert response.content.count(b"\n") == 501
+
+
 MAX_BODY = 64 * 1024 * 1024 + 64 * 1024
 
 

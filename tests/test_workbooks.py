@@ -239,7 +239,7 @@ def make_sheets(sheets: list[tuple[str, str, list[list[Any]]]]) -> bytes:
     workbook.remove(workbook.worksheets[0])
     for name, state, rows in sheets:
         sheet = workbook.create_sheet(name)
-        sheet.sheet_state = state  # type: ignore[assignment]
+        sheet.sheet_state = state
         for row in rows:
             sheet.append(row)
     workbook.save(file := io.BytesIO())

@@ -36,8 +36,9 @@ from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 Mode = Literal["all", "valid"]
 SPREADSHEETS = {"csv", "xlsx"}
 """Kinds of files that a spreadsheet writes, which keeps 15 digits of a number."""
-BYTES, MORE_REJECTED = 16, 100_000
-"""Bytes of a file for each row that may be rejected, and rows beyond that: a row of one letter costs as any other."""
+ROW, SMALL, UNPACKED = 16, 1_600_000, 8
+"""Bytes of a file for each rejected row, or for each of its cells if it has more; what every file may have beyond
+that; and what a byte of a workbook counts, which is compressed. A row of one letter costs as much as a whole one."""
 WRONG_FILE = "is it the right file, and are its cells separated as the header's are?"
 
 
@@ -200,13 +201,12 @@ def _find_rejected(table: Table, match: Match, problems: list[ImportProblem]) ->
 def _read_rows(
     staged: Staged, size: int, match: Match, report_progress: Callable[[int], None]
 ) -> Iterator[list[ImportRow]]:
-    limit = size // BYTES + MORE_REJECTED
+    size = size * (UNPACKED if staged.table.kind == "xlsx" else 1) + SMALL
     for batch in validate(staged.table, match):
         staged.add(batch.errors)
-        if staged.rejected > limit:
-            raise InvalidFileError(
-                f"More than {limit:,} rows are rejected, up to row {staged.table.row:,}; {WRONG_FILE}"
-            )
+        if staged.rejected * max(ROW, len(staged.table.header)) > size:
+            row = staged.table.row
+            raise InvalidFileError(f"Over {staged.rejected:,} rows up to row {row:,} are rejected; {WRONG_FILE}")
         report_progress(staged.table.row)
         yield batch.rows
 

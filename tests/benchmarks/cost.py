@@ -13,8 +13,6 @@ import xlsxwriter
 
 from tests.benchmarks.processes import REPOSITORY
 
-LIMIT = 60
-"""Seconds of processor time after which a file is given up."""
 HEADER = b"name,department,cgpa\n"
 IMPORT = """
 import asyncio, sys, tempfile, time
@@ -120,24 +118,27 @@ FILES: dict[str, dict[str, Callable[[], bytes]]] = {
 }  # fmt: skip
 
 
-def measure(content: bytes, kind: str, package: str) -> float:
+def measure(content: bytes, kind: str, package: str, limit: int) -> float:
     """Return the seconds of processor time that an import on trial takes, in a process of its own."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+    def set_limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
         command = [sys.executable, "-c", IMPORT, file.name, kind]
-        process = subprocess.run(command, cwd=package, capture_output=True, text=True, preexec_fn=limit, check=False)
-    return float(process.stdout or LIMIT)
+        process = subprocess.run(
+            command, cwd=package, capture_output=True, text=True, preexec_fn=set_limit, check=False
+        )
+    return float(process.stdout or limit)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.cost", description=__doc__)
     parser.add_argument("--package", default=str(REPOSITORY), help="another checkout, to compare with")
     parser.add_argument("--only", choices=FILES, help="one format")
+    parser.add_argument("--limit", type=int, default=20, help="seconds after which a file is given up")
     arguments = parser.parse_args()
     print("| file | KiB | s | ms for each KiB | × an ordinary one |\n|---|---|---|---|---|")
     for kind, files in FILES.items():
@@ -146,10 +147,10 @@ def main() -> None:
         ordinary = 0.0
         for name, make in files.items():
             content = make()
-            seconds = measure(content, kind, arguments.package)
+            seconds = measure(content, kind, arguments.package, arguments.limit)
             cost = seconds / len(content) * 1024 * 1000
             ordinary = ordinary or cost
-            over = "> " if seconds >= LIMIT else ""
+            over = "> " if seconds >= arguments.limit else ""
             numbers = f"{over}{seconds:.2f} | {over}{cost:.2f} | {over}{cost / ordinary:.1f}"
             print(f"| {kind}: {name} | {len(content) / 1024:,.0f} | {numbers} |", flush=True)
 

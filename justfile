@@ -63,6 +63,10 @@ bench *arguments:
 bench-in-process *arguments:
     {{ dev }} --group bench python -m tests.benchmarks.in_process {{ arguments }}
 
+# what a file to import may cost: the worst files of each format next to an ordinary one; a minute
+bench-cost *arguments:
+    python -m tests.benchmarks.cost {{ arguments }}
+
 # pages of a million students next to those of a thousand, and exports; four minutes
 bench-listing:
     {{ dev }} python -m tests.benchmarks.listing

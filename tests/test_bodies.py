@@ -150,7 +150,7 @@ def test_compressed_body_is_rejected(send: Any) -> None:
 def test_body_over_a_mebibyte_is_rejected(send: Any, chunked: bool) -> None:
     content = json.dumps(ANANYA).encode() + b" " * 1024 * 1024
     response = send(iter([content]) if chunked else content)
-    assert (response.status_code, response.json()["detail"]) == (413, "The body is over 1048576 bytes")
+    assert (response.status_code, response.json()["detail"]) == (413, "The body is over 1 MiB")
 
 
 def test_body_of_a_mebibyte_is_read(client: httpx.Client) -> None:

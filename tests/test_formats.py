@@ -174,7 +174,7 @@ BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "too many names": (f"[{','.join(MANY_NAMES)}]", "json", None, "The objects have more than 1,000 different names"),
     "too many columns": (f"id,cgpa{',x' * 999}\n", "csv", None, "The header has more than 1,000 columns"),
     "empty sheet": (make_xlsx([]), None, None, "The first sheet is empty"),
-    "preamble in a sheet": (make_xlsx([["Students"], HEADER]), None, None, f"Row 1 {NO_HEADER} name, department"),
+    "no header in a sheet": (make_xlsx([["Students"]] * 20 + [HEADER]), None, None, f"Row 1 {NO_HEADER} name, dep"),
     "a zip": (b"PK\3\4" + b"x" * 100, None, None, "The workbook is damaged"),
 }  # fmt: skip
 
@@ -584,6 +584,7 @@ def make_archive(name: str) -> bytes:
 
 
 TOO_MUCH = "The workbook has too much text"
+TOO_DENSE = "The workbook unpacks to far more than a file of its size holds; save it again with Excel or LibreOffice"
 TOO_LONG = "A cell of the workbook has more than 32,767 characters"
 MANY_ELEMENTS = b"".join(b"<a%d/>" % number for number in range(20_000))
 RELATIONSHIPS = "xl/_rels/workbook.xml.rels"
@@ -606,7 +607,6 @@ LONG_WORD = change_part(WORKBOOK, RELATIONSHIPS, lambda _: b"<r><Relationship %b
 OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 FAR = b'<c r="XFD1048576"><v>1</v></c></row>'
 DAMAGED = "The workbook is damaged"
-NOT_XLSX = "The file is a spreadsheet, but not an .xlsx; save it as"
 BAD_WORKBOOKS: dict[str, tuple[bytes, type[FileError], str]] = {
     "zip bomb": (make_bomb(lies=False), FileTooLargeError, "The workbook unpacks to more than 256 MiB"),
     "zip bomb that lies": (make_bomb(lies=True), InvalidFileError, DAMAGED),
@@ -622,7 +622,7 @@ BAD_WORKBOOKS: dict[str, tuple[bytes, type[FileError], str]] = {
     "a long tag": (change_sheet(b"</row>", b"<a b='%b'/></row>" % (b"x" * 2 * 1024**2)), InvalidFileError, DAMAGED),
     "a long text": (change_sheet(b"Ananya", b"x" * 32_768), InvalidFileError, TOO_LONG),
     "a long string": (make_shared(LONGEST.replace(b"<t>", b"<t>x"), b""), InvalidFileError, TOO_LONG),
-    "many strings": (make_shared(LONGEST * 7_000, b""), FileTooLargeError, TOO_MUCH),
+    "many strings": (make_shared(LONGEST * 7_000, b""), FileTooLargeError, TOO_DENSE),
     "a string in many cells": (make_shared(LONGEST, SHARED * 9_000), FileTooLargeError, TOO_MUCH),
     "no such string": (make_shared(b"", SHARED), InvalidFileError, DAMAGED),
     "relationships of one word": (LONG_WORD, InvalidFileError, DAMAGED),
@@ -630,10 +630,6 @@ BAD_WORKBOOKS: dict[str, tuple[bytes, type[FileError], str]] = {
     "no sheet": (change_part(WORKBOOK, "xl/workbook.xml", lambda _: b"<workbook/>"), InvalidFileError, "The workbook"),
     "half a file": (WORKBOOK[: len(WORKBOOK) // 2], InvalidFileError, DAMAGED),
     "huge directory": (WORKBOOK.replace(b"PK\5\6", b"PK\5\6" + b"\xff" * 20), InvalidFileError, DAMAGED),
-    "another archive": (make_archive("a.txt"), InvalidFileError, "The file is a zip archive, but no workbook"),
-    "OpenDocument": (make_archive("mimetype"), UnsupportedFileError, NOT_XLSX),
-    "xlsb": (make_archive("xl/workbook.bin"), UnsupportedFileError, NOT_XLSX),
-    "old or encrypted": (OLE + b"x" * 1000, UnsupportedFileError, "The file is encrypted, or a spreadsheet of the old"),
 }  # fmt: skip
 
 
@@ -670,7 +666,7 @@ def test_shared_strings_are_texts() -> None:
 
 DATES = [
     ("yyyy-mm-dd", 46024, "2026-01-02"), ("h:mm", 0.5, "12:00:00"), ("[h]:mm", 1.5, "1899-12-31 12:00:00"),
-    ('[Red]0.0"days"', 7.5, 7.5), ("0.00\\d", 7.5, 7.5), ("General", 7.5, 7.5), ("0.00", 7.5, 7.5),
+    ("[Red]0.0", 7.5, 7.5), ("General", 7.5, 7.5), ("0.00", 7.5, 7.5), ("[DBNum1]d", 2, "1900-01-01"),
 ]  # fmt: skip
 
 
@@ -691,12 +687,12 @@ def test_number_formats_tell_dates_from_numbers(code: str, number: float, shown:
 def test_workbook_is_read_in_little_memory() -> None:
     """What is kept are the shared strings."""
     unpacked = 8
-    row = b"<row>%b</row>" % (b'<c t="e"><v>#N/A</v></c>' * 4)
-    content = change_sheet(b"</sheetData>", row * (unpacked * 1024**2 // len(row)) + b"</sheetData>")
+    rows = (b"<row>%b</row>" % (b'<c t="e"><v>#N/A %d</v></c>' % number * 4) for number in itertools.count())
+    content = change_sheet(b"</sheetData>", b"".join(itertools.islice(rows, unpacked * 10_000)) + b"</sheetData>")
     table = open_table(io.BytesIO(content), None)
     tracemalloc.start()
     try:
-        assert sum(len(batch.errors) for batch in validate(table, "id")) > unpacked * 10_000
+        assert sum(len(batch.errors) for batch in validate(table, "id")) == unpacked * 40_000
         assert tracemalloc.get_traced_memory()[1] < 4 * 1024**2
     finally:
         tracemalloc.stop()

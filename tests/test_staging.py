@@ -1,6 +1,7 @@
 """What is staged on a connection of its own: others write meanwhile, and an abandoned one leaves nothing behind."""
 
 import asyncio
+import io
 import sqlite3
 import threading
 import time
@@ -10,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
 from litestar_app.database.config import TRANSFERS, AlchemyConfig, Timeouts
 from litestar_app.database.reads import Reader
+from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import QueueTimeoutError, RejectedError
+from litestar_app.settings import Settings
+from litestar_app.transfer.imports import ImportOptions, ImportService
+from litestar_app.transfer.schemas import Report
 from tests.conftest import Names, Rows
 from tests.database import create, prepare, run
 from tests.faults.ledger import wait_until
@@ -349,3 +355,43 @@ def test_server_is_left_alone_by_a_rewrite(mysql_url: str) -> None:
 
     with prepare(mysql_url) as alchemy:
         run(alchemy, main)
+
+
+BAD_ROWS = b"name,department,cgpa\n" + b"x,y,11\n" * 300_000
+
+
+def test_abandoned_reading_of_a_file_ends(alchemy: AlchemyConfig) -> None:
+    """The thread that stages rows, or writes the rejected ones, stops where nobody waits any more."""
+    file = io.BytesIO(BAD_ROWS)
+    options = ImportOptions(kind="csv", dry_run=True, all_errors=True)
+
+    def count_busy() -> float | None:
+        return REGISTRY.get_sample_value("database_threads_busy", {"kind": "import"})
+
+    async def main(database: Database) -> None:
+        imports = ImportService(database, HistoryLog(Settings(history="off")))
+        out = io.BytesIO()
+        rows: list[int] = []
+        works: list[tuple[Callable[[], Any], Callable[[], int]]] = [
+            (lambda: imports.write_rejected(file, options, Report(rejected=1), out), out.tell),
+            (
+                lambda: imports.import_file(file, options, "local", report_progress=rows.append),
+                lambda: rows[-1] if rows else 0,
+            ),
+        ]
+
+        def is_idle() -> bool:
+            return count_busy() == 0
+
+        for start, count in works:
+            work = asyncio.ensure_future(start())
+            await asyncio.to_thread(wait_until, count, "it has begun")
+            assert count_busy() == 1
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            await asyncio.to_thread(wait_until, is_idle, "its thread has ended")
+        assert 0 < out.tell() < len(BAD_ROWS) * 5
+        assert 0 < rows[-1] < 300_000
+
+    run(alchemy, main)

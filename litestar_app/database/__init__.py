@@ -188,6 +188,15 @@ class Database:
         except Exception as error:  # noqa: BLE001  raised again as one of ours
             raise_translated(error)
 
+    async def run_long(self, work: Callable[[], T]) -> T:
+        """Run work that needs no connection on a thread for imports, so that as many of both run as of one.
+
+        Raises:
+            DatabaseUnavailableError: no thread was free in time; the work was not begun.
+
+        """
+        return await self._importers.run(lambda _: work())
+
     @asynccontextmanager
     async def _take_place(self) -> AsyncIterator[None]:
         """Bound what is staged and waits to be written: each has a connection."""

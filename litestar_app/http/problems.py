@@ -118,7 +118,7 @@ DETAILS = {
     404: PROBLEMS[StudentNotFoundError][1],
     409: PROBLEMS[ConstraintError][1],
     412: CHANGED,
-    413: "The body is over 1048576 bytes",
+    413: "The body is over 1 MiB",
     415: "Expected a body with Content-Type: application/json, in UTF-8",
     422: PROBLEMS[InvalidBodyError][1],
     429: PROBLEMS[QuotaExceededError][1],
@@ -277,7 +277,7 @@ def _explain(request: Request[Any, Any, Any], error: Exception) -> Problem:
     elif isinstance(error, MethodNotAllowedException):
         detail = f"{request.method} is not possible here; the header Allow lists what is"
     elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        detail = f"The body is over {request.route_handler.resolve_request_max_body_size()} bytes"
+        detail = f"The body is over {(request.route_handler.resolve_request_max_body_size() or 0) // 1024**2} MiB"
     return make_problem(error.status_code, detail)
 
 

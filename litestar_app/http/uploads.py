@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -32,7 +33,7 @@ async def receive_file(request: Request[Any, Any, Any], max_bytes: int) -> Async
     """
     write = _write_part if request.content_type[0] == FORM else _write
     with using_temporary_files(), SpooledTemporaryFile(MAX_IN_MEMORY) as file:
-        charset = await _finish(write(request, cast("BinaryIO", file)))
+        charset = await _finish(write(request, cast("BinaryIO", file)), max_bytes)
         yield _check_size(cast("BinaryIO", file), max_bytes), charset
 
 
@@ -65,15 +66,23 @@ async def _write_part(request: Request[Any, Any, Any], file: BinaryIO) -> str | 
     return charset
 
 
-async def _finish(receiving: Coroutine[Any, Any, T]) -> T:
+async def _finish(receiving: Coroutine[Any, Any, T], max_bytes: int) -> T:
     try:
         return await receiving
+    except HTTPException as error:
+        if error.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        raise FileTooLargeError(_describe_limit(max_bytes)) from None
     except asyncio.CancelledError:  # of the server, which stops and has waited long enough for the rest
         raise HTTPException(status_code=408, detail="The service is stopping; the import was not begun") from None
 
 
 def _check_size(file: BinaryIO, max_bytes: int) -> BinaryIO:
     if file.seek(0, 2) > max_bytes:
-        raise FileTooLargeError(f"The file is over {max_bytes} bytes")
+        raise FileTooLargeError(_describe_limit(max_bytes))
     file.seek(0)
     return file
+
+
+def _describe_limit(max_bytes: int) -> str:
+    return f"The file is over {max_bytes // 1024**2} MiB"

@@ -30,7 +30,7 @@ from msgspec import Meta
 
 from litestar_app.access.callers import get_caller
 from litestar_app.database import Database
-from litestar_app.exceptions import ImportRejectedError
+from litestar_app.exceptions import DatabaseUnavailableError, ImportRejectedError
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, begin
 from litestar_app.http.parameters import READ, IdempotencyKey, parse_key
@@ -40,7 +40,7 @@ from litestar_app.students.controller import CgpaMax, CgpaMin, Departments, Name
 from litestar_app.students.listing import create_listing
 from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
-from litestar_app.transfer.imports import ImportOptions, ImportService, Mode, write_rejected_rows
+from litestar_app.transfer.imports import ImportOptions, ImportService, Mode
 from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem, Report
 
 logger = logging.getLogger("litestar_app")
@@ -66,7 +66,7 @@ REJECTED = "A row is rejected, so nothing was imported; errors lists the problem
 IMPORT_DETAILS = {
     400: "query parameter 'mode': expected all or valid, got 'some'",
     409: "The first request with this Idempotency-Key is still running",
-    413: f"The body is over {MAX_FILE_BYTES + MAX_FORM_BYTES} bytes",
+    413: f"The file is over {MAX_FILE_BYTES // 1024**2} MiB",
     415: f"Expected a file with Content-Type: {', '.join(KINDS)}; no Content-Encoding",
 }
 
@@ -231,7 +231,10 @@ class TransferController(Controller):
                 report, status = error.report, 422
             else:
                 status = 200
-            if wants_csv and (rejected := await asyncio.to_thread(_make_rejected_file, file, options, report)):
+            rejected = None
+            if wants_csv:
+                rejected = await run_while_connected(request, _make_rejected_file(imports, file, options, report))
+            if rejected is not None:
                 headers = {"Content-Disposition": 'attachment; filename="rejected.csv"'}
                 return Stream(_read_parts(rejected), status_code=status, media_type=TEXT_CSV, headers=headers)
         if status == HTTPStatus.OK:
@@ -260,16 +263,18 @@ def _read_kind(request: Request[Any, Any, Any]) -> Kind | None:
     return KINDS[media_type]
 
 
-def _make_rejected_file(file: BinaryIO, options: ImportOptions, report: Report) -> BinaryIO | None:
+async def _make_rejected_file(
+    imports: ImportService, file: BinaryIO, options: ImportOptions, report: Report
+) -> BinaryIO | None:
     """Write the rejected rows to the disk: of short ones, the reasons make fifty times the file.
 
-    None where it has no room, since the import may be done, and must not be reported as failed.
+    None where it has no room, or no thread is free, since the import may be done, and must not be reported as failed.
     """
     try:
         rejected = cast("BinaryIO", TemporaryFile())  # noqa: SIM115  closed by what reads it
-        write_rejected_rows(file, options, report, rejected)
+        await imports.write_rejected(file, options, report, rejected)
         rejected.seek(0)
-    except OSError as error:
+    except (OSError, DatabaseUnavailableError) as error:
         logger.warning("the rejected rows cannot be written, so the response is the report: %s", error)
         return None
     return rejected

@@ -1,12 +1,13 @@
 """Import: a file as students, staged without the lock to write, then merged in one transaction."""
 
 import hashlib
-import heapq
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import groupby
-from operator import itemgetter
-from typing import BinaryIO, Literal, cast
+from operator import attrgetter
+from typing import Any, BinaryIO, Literal, cast
 
 import msgspec
 from msgspec import Struct
@@ -16,18 +17,19 @@ from sqlalchemy.orm import Session
 from litestar_app import metrics
 from litestar_app.database import Database
 from litestar_app.entries import HistoryLog
-from litestar_app.exceptions import ImportRejectedError
+from litestar_app.exceptions import ImportRejectedError, InvalidFileError
 from litestar_app.idempotency import IdempotencyStore
 from litestar_app.transfer.formats import (
     Batch,
     ImportRow,
     Kind,
     Match,
+    Row,
     RowError,
     Table,
     open_table,
     validate,
-    write_rejected,
+    write_rows,
 )
 from litestar_app.transfer.merge import Merge, stage
 from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
@@ -35,6 +37,10 @@ from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 Mode = Literal["all", "valid"]
 SPREADSHEETS = {"csv", "xlsx"}
 """Kinds of files that a spreadsheet writes, which keeps 15 digits of a number."""
+ROW, SMALL, UNPACKED = 16, 1_600_000, 8
+"""Bytes of a file for each rejected row, or for each of its cells if it has more; what every file may have beyond
+that; and what a byte of a workbook counts, which is compressed. A row of one letter costs as much as a whole one."""
+WRONG_FILE = "is it the right file, and are its cells separated as the header's are?"
 
 
 MAX_HASHES = 500_000
@@ -120,11 +126,12 @@ class ImportService:
         limit = None if options.all_errors else MAX_LISTED
 
         def stage_rows(connection: Connection) -> Staged:
-            staged = Staged(open_table(file, options.kind, options.charset))
-            stage(connection, _read_rows(staged, options.match, report_progress), options.match)
+            staged = Staged(open_table(source, options.kind, options.charset))
+            rows = _read_rows(staged, file.seek(0, 2), options.match, report_progress)
+            stage(connection, rows, options.match)
             return staged
 
-        with self._keys.claim(key):
+        with self._keys.claim(key), _stoppable(file) as source:
             async with self._database.stage(stage_rows) as (connection, staged):
                 # what Accept asks for is no other request
                 same = msgspec.structs.replace(options, all_errors=False)
@@ -151,6 +158,16 @@ class ImportService:
                     _count(report, "written")
                 return report
 
+    async def write_rejected(self, file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
+        """Write the rejected rows, on a thread for imports.
+
+        Raises:
+            DatabaseUnavailableError: no thread was free in time.
+
+        """
+        with _stoppable(file) as source:
+            await self._database.run_long(lambda: write_rejected_rows(source, options, report, out))
+
     def _merge(self, session: Session, staged: Staged, options: ImportOptions, who: str, limit: int | None) -> Report:
         is_rounded = staged.table.kind in SPREADSHEETS
         merge = Merge(session, options.match, is_rounded=is_rounded, has_sent=staged.has_sent)
@@ -163,6 +180,7 @@ class ImportService:
             blank=staged.table.blank,
             above_header=staged.table.above_header,
             ignored_columns=staged.table.ignored_columns,
+            ignored_sheets=staged.table.ignored_sheets,
             changes=merge.find_changes(MAX_LISTED) if options.dry_run else [],
             errors=errors[:limit],
         )
@@ -181,31 +199,71 @@ class ImportService:
 
 def write_rejected_rows(file: BinaryIO, options: ImportOptions, report: Report, out: BinaryIO) -> None:
     """Write the rejected rows of a file as they were sent, with one more column that says why."""
-    write_rejected(open_table(file, options.kind, options.charset), _explain(file, options, report), out)
-
-
-def _explain(file: BinaryIO, options: ImportOptions, report: Report) -> Iterator[tuple[int, str]]:
-    """Say why rows are rejected: by the file, which is read again so that nothing is kept of it, or by the merge."""
     table = open_table(file, options.kind, options.charset)
-    problems: Iterator[tuple[int, int, RowError | ImportProblem]] = heapq.merge(
-        ((error.row, 0, error) for batch in validate(table, options.match) for error in batch.errors),
-        ((error.row, 1, error) for error in report.errors),
-        key=itemgetter(0, 1),
-    )
-    for row, group in groupby(problems, itemgetter(0)):
-        first, *others = group
-        errors = [first[2], *(error for _, source, error in others if source == first[1])]
-        yield row, "; ".join(f"{error.column}: {error.detail}" if error.column else error.detail for error in errors)
+    write_rows(table, _find_rejected(table, options.match, report.errors) if report.rejected else (), out)
 
 
-def _read_rows(staged: Staged, match: Match, report_progress: Callable[[int], None]) -> Iterator[Batch]:
+def _find_rejected(table: Table, match: Match, problems: list[ImportProblem]) -> Iterator[tuple[Row, str]]:
+    """Read a file again, so that nothing is kept of it; say why rows are rejected: by the file, or by the merge."""
+    merged = {row: list(group) for row, group in groupby(problems, attrgetter("row"))}
+    pending: deque[Row] = deque()
+
+    def keep() -> Iterator[Row]:
+        for row in table:
+            pending.append(row)
+            yield row
+
+    for batch in validate(table, match, keep(), size=1):
+        row = pending.popleft()
+        errors: Sequence[RowError | ImportProblem] = batch.errors or merged.get(row[0], [])
+        if errors:
+            texts = (f"{error.column}: {error.detail}" if error.column else error.detail for error in errors)
+            yield row, "; ".join(texts)
+
+
+def _read_rows(staged: Staged, size: int, match: Match, report_progress: Callable[[int], None]) -> Iterator[Batch]:
+    size = size * (UNPACKED if staged.table.kind == "xlsx" else 1) + SMALL
     for batch in validate(staged.table, match):
         staged.add(batch.errors)
+        if staged.rejected * max(ROW, len(staged.table.header)) > size:
+            row = staged.table.row
+            raise InvalidFileError(f"Over {staged.rejected:,} rows up to row {row:,} are rejected; {WRONG_FILE}")
         if match != "name,department":  # by which they are the same student
             staged.compare(batch.rows if not batch.sent else [*batch.rows, *(sent.row for sent in batch.sent)])
         staged.has_sent = staged.has_sent or bool(batch.sent)
         report_progress(staged.table.row)
         yield batch
+
+
+class _StoppedError(Exception):
+    """Nobody waits any more."""
+
+
+class _Stoppable:
+    """A file that cannot be read any more once it is stopped, so that the thread which reads it ends."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.is_stopped = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the file does, or raise."""
+        if self.is_stopped:
+            raise _StoppedError
+        return self._file.read(size)
+
+
+@contextmanager
+def _stoppable(file: BinaryIO) -> Iterator[BinaryIO]:
+    """Give a file to a thread that has to end where the block does."""
+    source = _Stoppable(file)
+    try:
+        yield cast("BinaryIO", source)
+    finally:
+        source.is_stopped = True
 
 
 def _count(report: Report, outcome: str) -> None:

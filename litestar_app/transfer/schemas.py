@@ -64,6 +64,9 @@ class Report(Struct, kw_only=True):
         int, Meta(description="rows above the header that are not blank; they are skipped", examples=[0])
     ] = 0
     ignored_columns: Annotated[list[str], Meta(examples=[["Email"]])] = field(default_factory=list)
+    ignored_sheets: Annotated[
+        list[str], Meta(description="other sheets of the workbook that have rows", examples=[[]])
+    ] = field(default_factory=list)
     changes: Annotated[list[ImportChange], Meta(description="of a dry run, the first 1000", examples=[[]])] = field(
         default_factory=list
     )

@@ -2,7 +2,7 @@
 
 from litestar_app.transfer.formats.encoders import encode_csv, encode_csv_header, encode_ndjson, write_xlsx
 from litestar_app.transfer.formats.open import open_table
-from litestar_app.transfer.formats.rejected import write_rejected
+from litestar_app.transfer.formats.rejected import write_rejected, write_rows
 from litestar_app.transfer.formats.rows import (
     ALL,
     CGPA,
@@ -15,7 +15,7 @@ from litestar_app.transfer.formats.rows import (
     SentRow,
     validate,
 )
-from litestar_app.transfer.formats.tables import Kind, Table
+from litestar_app.transfer.formats.tables import Kind, Row, Table
 
 __all__ = [
     "ALL",
@@ -26,6 +26,7 @@ __all__ = [
     "ImportRow",
     "Kind",
     "Match",
+    "Row",
     "RowError",
     "SentRow",
     "Table",
@@ -35,5 +36,6 @@ __all__ = [
     "open_table",
     "validate",
     "write_rejected",
+    "write_rows",
     "write_xlsx",
 ]

@@ -1,13 +1,13 @@
 """Rows: which of a table can be imported, and every problem of the others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import UNSET
 
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.transfer.formats.readers import INVALID, RULES, Reader, Sent, make_readers
-from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, SHOWN, Cells, NoValue, Table, Unreadable
+from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, SHOWN, Cells, NoValue, Row, Table, Unreadable
 
 Match = Literal["id", "none", "name,department"]
 
@@ -59,8 +59,8 @@ class Batch(NamedTuple):
     errors: list[RowError]
 
 
-def validate(table: Table, match: Match) -> Iterator[Batch]:
-    """Read a table and tell good rows from bad ones.
+def validate(table: Table, match: Match, sent: Iterable[Row] | None = None, size: int = BATCH) -> Iterator[Batch]:
+    """Read a table, or some of its rows, and tell good rows from bad ones, about as many at a time as a batch has.
 
     A row with an id to match may lack columns and have empty cells: the stored row tells whether that is right.
 
@@ -78,8 +78,8 @@ def validate(table: Table, match: Match) -> Iterator[Batch]:
     layout = _Layout(table)
     (at_id, read_id), (at_name, read_name), (at_department, read_department), (at_cgpa, read_cgpa) = layout.columns
     width, has_gaps, rows, errors = table.width, bool(table.gaps), batch.rows, batch.errors
-    for row, cells in table:
-        if len(rows) + len(batch.sent) + len(errors) >= BATCH:
+    for row, cells in table if sent is None else sent:
+        if len(rows) + len(batch.sent) + len(errors) >= size:
             yield batch
             batch = Batch([], [], [])
             rows, errors = batch.rows, batch.errors

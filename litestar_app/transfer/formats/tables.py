@@ -20,6 +20,8 @@ HEADER_ROWS = 20
 SAVE_AS = "save it as .xlsx (Excel workbook) or as CSV UTF-8, without a password"
 MAX_COLUMNS = 1000
 """Each costs time in every row, however short the row is."""
+MAX_GAPS = 100
+"""Columns without a name: each is looked at in every row."""
 SHOWN = 100
 """Characters of a value that a message repeats."""
 
@@ -54,6 +56,7 @@ class Table(ABC):
         header: the names of the columns as sent; of JSON, what the rows read so far have.
         columns: which of our columns is at which position of a row's cells.
         ignored_columns: the names of the others, in order.
+        ignored_sheets: the names of the sheets of a workbook that have rows and are not read.
         width: the number of cells that belong to a column.
         most: cells that a row may have, filled or not.
         gaps: positions right of a named column whose column has no name.
@@ -72,6 +75,7 @@ class Table(ABC):
         self.header: list[str] = []
         self.columns: dict[str, int] = {}
         self.ignored_columns: list[str] = []
+        self.ignored_sheets: list[str] = []
         self.width = 0
         self.most = sys.maxsize
         self.gaps: list[int] = []
@@ -134,6 +138,8 @@ class Table(ABC):
                 f"The header has more than {MAX_COLUMNS:,} columns; remove those that are not needed"
             )
         self.gaps = sorted(set(range(names[0], self.width)) - set(names))
+        if len(self.gaps) > MAX_GAPS:
+            raise InvalidFileError(f"The header has more than {MAX_GAPS} columns without a name; name or remove them")
         self._find_ignored()
 
     def _find_ignored(self) -> None:
@@ -149,7 +155,7 @@ class Table(ABC):
             self.ignored_columns.append(f"column {position + 1}")
 
 
-def is_header(cells: Sequence[str]) -> bool:
+def is_header(cells: Iterable[str]) -> bool:
     """Tell whether a row names our columns: those of a new student, or the id and another one."""
     names = {*COLUMNS}.intersection(normalize(cells))
     return names.issuperset(REQUIRED) or ("id" in names and len(names) > 1)
@@ -170,7 +176,7 @@ def find_header(rows: Iterable[tuple[int, Sequence[str]]]) -> tuple[int, Sequenc
     return best
 
 
-def normalize(header: Sequence[str]) -> list[str]:
+def normalize(header: Iterable[str]) -> list[str]:
     """Return the names of columns as they are compared."""
     return [remove_invisible(name).lower() for name in header]
 

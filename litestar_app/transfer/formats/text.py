@@ -45,6 +45,9 @@ QUOTED_NUMBER = re.compile(r'(?:^|,) *"[0-9]+" *(?:,|[\r\n]|$)')
 HIGHEST = 10
 MAX_DIGITS = 300
 TOO_LONG = f"a cell is too long, or {QUOTE}"
+MANY_QUOTES = "too many quotes are not closed, here and above; a quote inside a quoted cell is written twice"
+AGAIN = 4
+"""How many times as much as the file has is read again after bad quotes: each may reach to the end of the file."""
 BLANKS = frozenset(" \t\n\r")
 LONGEST_TOKEN = len('"\\uD800\\uDC00')
 """Characters of JSON in which the end of a text can make an error that more text repairs."""
@@ -173,6 +176,7 @@ class CsvTable(TextTable):
             next(lines)
         again: deque[str] = deque()
         taken: list[str] = []
+        spare = AGAIN * self._file.seek(0, 2) + MAX_ROW
 
         def take() -> Iterator[str]:
             while (line := again.popleft() if again else next(lines, None)) is not None:
@@ -187,6 +191,9 @@ class CsvTable(TextTable):
                     yield cells
             except csv.Error as error:
                 first, *rest = taken
+                spare -= sum(map(len, rest))
+                if spare < 0:
+                    raise InvalidFileError(f"Row {self.row + 1}: {MANY_QUOTES}") from None
                 again.extendleft(reversed(rest))
                 taken.clear()
                 is_long = len(first) > csv.field_size_limit()

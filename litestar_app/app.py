@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
 from litestar import HttpMethod, Litestar, Request, Response, route
 from litestar.config.app import AppConfig
-from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.plugins import InitPlugin
@@ -28,12 +27,14 @@ from litestar_app.exceptions import SettingsError
 from litestar_app.history.controller import HistoryController
 from litestar_app.history.service import HistoryService
 from litestar_app.http.access_log import observe
+from litestar_app.http.cors import CORS, CorsRules
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.metrics import MetricsController
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
 from litestar_app.http.parameters import PUBLIC, check_request
 from litestar_app.http.problems import respond_to_error, respond_to_stop
+from litestar_app.http.proxies import TrustedProxies
 from litestar_app.http.security import secure
 from litestar_app.settings import Settings, split
 from litestar_app.students.controller import StudentController
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 1024 * 1024
 GARBAGE_THRESHOLD = 10_000
 """Objects of requests that Python's collector waits for: more than those in flight have."""
-EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Total-Count"]
-"""Fields of a response that a page of another origin may read."""
 
 
 def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None = None) -> Litestar:
@@ -65,9 +64,9 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     database, log = Database(alchemy, fixed=FIXED, lock_rows=lock_students), HistoryLog(settings)
     students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
     clean_up = CleanUp(database, settings.history_days)
-    origins = split(settings.cors_origins)
+    cors, proxies = CorsRules(split(settings.cors_origins)), TrustedProxies(split(settings.forwarded_allow_ips))
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
-    access = AccessControl(keys, frozenset(origins))
+    access = AccessControl(keys, cors.origins)
     rate_limit = create_rate_limit(settings.rate_limit)
 
     async def check(request: Request[Any, Any, Any]) -> Response[None] | None:
@@ -79,6 +78,8 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         return await check_request(request)
 
     return StudentRecords(
+        cors=cors,
+        proxies=proxies,
         route_handlers=[
             StudentController,
             TransferController,
@@ -103,13 +104,6 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         before_request=check,
         exception_handlers={HTTPException: respond_to_error, Exception: respond_to_error},
         logging_config=None,
-        cors_config=CORSConfig(
-            allow_origins=origins,
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"],
-            expose_headers=EXPOSED,
-        )
-        if origins
-        else None,
         openapi_config=create_openapi_config(version("student-records")),
         request_max_body_size=MAX_BODY_BYTES,
     )
@@ -134,17 +128,26 @@ def _create_tracing() -> "Tracing":
 class StudentRecords(Litestar):
     """A Litestar application whose start fails in one line, where the settings or the database are what is wrong."""
 
+    def __init__(self, *, cors: CorsRules, proxies: TrustedProxies, **options: Any) -> None:
+        """Take what applies to every request, also to those that Litestar's router rejects."""
+        super().__init__(**options)
+        self._cors = cors
+        self._proxies = proxies
+
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Any) -> None:
         """Respond to the server."""
         if scope["type"] != "lifespan":
             request: Any = scope
+            self._proxies.apply(request)
 
             def add_fields(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
                 headers = secure(message)
                 add_quota(request, headers)
+                self._cors.add_fields(request["headers"], headers)
                 return headers
 
-            await observe(super().__call__, request, cast("Any", receive), send, add_fields, respond_to_stop)
+            respond = self._cors.respond_to_preflight(request) or super().__call__
+            await observe(respond, request, cast("Any", receive), send, add_fields, respond_to_stop)
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:
@@ -154,6 +157,7 @@ class StudentRecords(Litestar):
                     message["message"] = f"student-records: {reason.splitlines()[0]}"
             await send(message)
 
+        cast("Any", scope).get("state", {})[CORS] = self._cors  # for what the HTTP protocol rejects by itself
         await super().__call__(scope, receive, send_line)
 
 

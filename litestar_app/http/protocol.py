@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from litestar_app.http.access_log import note_unparsed
 from litestar_app.http.clients import get_network
+from litestar_app.http.cors import find_rules
 from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, make_problem
 from litestar_app.http.security import secure
 
@@ -429,7 +430,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if rejection.status == 503:  # noqa: PLR2004  a status reads best as its number
             fields.append((b"retry-after", b"%d" % RETRY_AFTER))
         start: HTTPResponseStartEvent = {"type": "http.response.start", "status": rejection.status, "headers": fields}
-        secure(start)
+        request_fields = self.scope["headers"] if self.scope else []
+        find_rules(self.app_state).add_fields(request_fields, secure(start), has_all=not self._in_head)
         lines = [b"%b: %b\r\n" % field for field in start["headers"]]
         if self.url and self.parser.get_method() == b"HEAD":
             content = b""

@@ -21,7 +21,7 @@ from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
 from litestar_app.access.rate_limit import SharedTable, add_quota, create_rate_limit, take_quota
 from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
-from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.database.config import SHARE, AlchemyConfig, create_alchemy_config
 from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import SettingsError
 from litestar_app.history.controller import HistoryController
@@ -42,6 +42,7 @@ from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService, lock_students
 from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService
+from litestar_app.transfer.shares import TransferShares
 
 if TYPE_CHECKING:
     from litestar_app.http.tracing import Tracing
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     tracing = _create_tracing() if settings.tracing == "on" else None
     database, log = Database(alchemy, fixed=FIXED, lock_rows=lock_students), HistoryLog(settings)
     students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
+    shares = TransferShares(SHARE, database.timeouts.queue)
     clean_up = CleanUp(database, settings.history_days)
     cors, proxies = CorsRules(split(settings.cors_origins)), TrustedProxies(split(settings.forwarded_allow_ips))
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
@@ -98,6 +100,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
+            "shares": Provide(lambda: shares, sync_to_thread=False, use_cache=True),
             "history": Provide(lambda: history, sync_to_thread=False, use_cache=True),
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
         },

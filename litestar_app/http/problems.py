@@ -34,6 +34,7 @@ from litestar_app.exceptions import (
     PreconditionFailedError,
     QueueTimeoutError,
     QuotaExceededError,
+    ShareInUseError,
     StudentNotFoundError,
     StudentRecordsError,
     StudentsChangedError,
@@ -74,6 +75,7 @@ PROBLEMS: dict[type[StudentRecordsError], tuple[int, str]] = {
         "More requests than the rate limit grants; retry after as many seconds as Retry-After says",
     ),
     InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
+    ShareInUseError: (503, ""),
     QueueTimeoutError: (503, "Too much is under way at once; nothing was stored, retry later"),
     DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
     # without Retry-After, which would invite a second change

@@ -65,8 +65,8 @@ class Shares:
                 await free.acquire()
         except TimeoutError:
             raise ShareInUseError(
-                f"{self._size} {self._what} of this caller are under way, as many as one may have at once; "
-                "retry when one has ended"
+                f"This caller has as many {self._what} under way as one may have at once ({self._size}); "
+                "retry when one of them has ended"
             ) from None
 
 

@@ -66,9 +66,10 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
     shares = TransferShares(SHARE, database.timeouts.queue)
     clean_up = CleanUp(database, settings.history_days)
-    cors, proxies = CorsRules(split(settings.cors_origins)), TrustedProxies(split(settings.forwarded_allow_ips))
+    origins, trusted = split(settings.cors_origins), split(settings.forwarded_allow_ips)
+    cors, proxies = CorsRules(origins) if origins else None, TrustedProxies(trusted) if trusted else None
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
-    access = AccessControl(keys, cors.origins)
+    access = AccessControl(keys, cors.origins if cors else frozenset())
     rate_limit = create_rate_limit(settings.rate_limit)
 
     async def check(request: Request[Any, Any, Any]) -> Response[None] | None:
@@ -131,7 +132,7 @@ def _create_tracing() -> "Tracing":
 class StudentRecords(Litestar):
     """A Litestar application whose start fails in one line, where the settings or the database are what is wrong."""
 
-    def __init__(self, *, cors: CorsRules, proxies: TrustedProxies, **options: Any) -> None:
+    def __init__(self, *, cors: CorsRules | None, proxies: TrustedProxies | None, **options: Any) -> None:
         """Take what applies to every request, also to those that Litestar's router rejects."""
         super().__init__(**options)
         self._cors = cors
@@ -141,15 +142,19 @@ class StudentRecords(Litestar):
         """Respond to the server."""
         if scope["type"] != "lifespan":
             request: Any = scope
-            self._proxies.apply(request)
+            cors = self._cors
+            preflight = cors.respond_to_preflight(request) if cors is not None else None
+            if self._proxies is not None:
+                self._proxies.apply(request)
 
             def add_fields(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
                 headers = secure(message)
                 add_quota(request, headers)
-                self._cors.add_fields(request["headers"], headers)
+                if cors is not None:
+                    cors.add_fields(request["headers"], headers)
                 return headers
 
-            respond = self._cors.respond_to_preflight(request) or super().__call__
+            respond = preflight or super().__call__
             await observe(respond, request, cast("Any", receive), send, add_fields, respond_to_stop)
             return
 

@@ -79,7 +79,7 @@ def _find_remote(request: Request[Any, Any, Any]) -> str | None:
     for name, value in request.scope["headers"]:
         if name == b"host":
             hosts.append(value)
-        elif shows_proxy(name):
+        elif shows_proxy(name[:MAX_NAME]):
             return f"The request came through a proxy ({name[:MAX_NAME].decode('latin-1').title()}). "
     client = request.scope["client"]
     if client is None or not is_loopback(client[0]):

@@ -1,7 +1,7 @@
 """CORS: what pages of the configured origins may send, and which fields of a response they may read."""
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from litestar.response.base import ASGIResponse
@@ -24,13 +24,13 @@ EXPOSED = [
 MAX_AGE = 600
 """Seconds for which a browser may keep the response to a preflight."""
 CORS = "cors"
-"""The key in the state of the application, by which the HTTP protocol finds the rules."""
+"""The key in the state of the application under which the HTTP protocol finds the rules, or None."""
 
 Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 
 class CorsRules:
-    """The rules for the origins of CORS_ORIGINS; without any, responses say nothing about origins."""
+    """The rules for the origins of CORS_ORIGINS."""
 
     def __init__(self, origins: Iterable[str]) -> None:
         """Take the origins as browsers send them."""
@@ -42,8 +42,6 @@ class CorsRules:
         `Vary` is in every response: one without an origin must not be taken from a cache for a page. Of a request whose
         fields have not all arrived the only origin is named, if there is one only: a browser compares it with its own.
         """
-        if not self.origins:
-            return
         fields.append((b"vary", b"Origin"))
         origin = self._find_origin(request_fields)
         if origin is None and not has_all and len(self.origins) == 1:
@@ -54,7 +52,7 @@ class CorsRules:
 
     def respond_to_preflight(self, scope: HTTPScope) -> ASGIResponse | None:
         """Return the response to a preflight of a browser; None for any other request."""
-        if scope["method"] != "OPTIONS" or not self.origins:
+        if scope["method"] != "OPTIONS":
             return None
         asked = dict(scope["headers"])
         method = asked.get(b"access-control-request-method")
@@ -84,12 +82,3 @@ class CorsRules:
         if len(origins) == 1 and normalize(origins[0].decode("latin-1")) in self.origins:
             return origins[0]
         return None
-
-
-def find_rules(state: dict[str, Any]) -> CorsRules:
-    """Return the rules of the application that runs; none where it is another one."""
-    rules: CorsRules = state.get(CORS, NO_RULES)
-    return rules
-
-
-NO_RULES = CorsRules([])

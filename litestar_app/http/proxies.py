@@ -27,7 +27,7 @@ SERVICES = frozenset({
 PREFIXES = ("early-data", "x-auth-request", "x-queue-start", "x-request-start")
 SEPARATOR = re.compile("[^a-z0-9]+")
 MAX_NAME = 64
-"""Characters of a name that are looked at."""
+"""Characters of a name that are looked at, and kept."""
 
 SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 """The schemes of X-Forwarded-Proto; some proxies name an Upgrade by that of a WebSocket."""
@@ -35,16 +35,12 @@ ADDRESS = re.compile(r"\[([^\]]*)\](?::[0-9]*)?|([^:]*):[0-9]*|(.*)")
 """An element of X-Forwarded-For, perhaps with a port: an IPv6 address in brackets, an IPv4 address, or either alone."""
 
 
+@lru_cache(1024)
 def shows_proxy(name: bytes) -> bool:
-    """Tell whether a field of this name, in lower case, is one that proxies add.
+    """Tell whether a field of this name, of which MAX_NAME characters are enough, is one that proxies add.
 
     `_` counts as `-`: many frameworks take one for the other.
     """
-    return _shows_proxy(name[:MAX_NAME])
-
-
-@lru_cache(1024)
-def _shows_proxy(name: bytes) -> bool:
     text = SEPARATOR.sub("-", name.decode("latin-1").lower()).strip("-")
     if text == "host" or text.startswith("sec-"):  # browsers alone add Sec-…
         return False
@@ -73,7 +69,7 @@ class TrustedProxies:
 
         A client without an address is nobody, and a scheme that is none changes nothing.
         """
-        client = scope["client"] if self._networks else None
+        client = scope["client"]
         if client is None or not self._trusts(_parse_address(client[0])):
             return
         addresses = list(_read_list(scope, b"x-forwarded-for"))

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,7 @@ import pytest
 from litestar_app.access.keys import make_key
 from litestar_app.app import create_app
 from litestar_app.database.config import SHARE, TRANSFERS, AlchemyConfig, Timeouts, create_alchemy_config
+from litestar_app.database.transfers import PATIENCE
 from litestar_app.settings import Settings
 from litestar_app.transfer.formats import encode_ndjson
 from tests.conftest import Rows
@@ -308,7 +311,35 @@ def test_slow_client_with_an_honest_line_gets_the_whole_file(many: str, query: C
     with serve(many, Timeouts(send=4)) as (client, _):
         received = read_slowly(client, "/students/export?format=ndjson")
     assert received.endswith(b"\r\n0\r\n\r\n")
-    assert received.count(b'"id":') == query("SELECT COUNT(*) FROM students")[0][0]
+    content = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", received)
+    assert content.count(b'"id":') == query("SELECT COUNT(*) FROM students")[0][0]
+
+
+@pytest.mark.parametrize("has_room", [True, False], ids=["room", "no room"])
+def test_slow_client_holds_no_snapshot(
+    many: str, query: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, *, has_room: bool
+) -> None:
+    """The rest of its file waits on the disk, as it was; without room there, it comes from the snapshot as before."""
+    if not has_room:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    (last,) = query("SELECT MAX(id) FROM students")[0]
+    with serve(many) as (client, alchemy), deaf_client(client, "/students/export?format=ndjson") as slow:
+        received = bytearray(slow.recv(15))
+        assert received == b"HTTP/1.1 200 OK"
+        assert client.patch(f"/student/{last}", json={"name": "Changed"}).status_code == 200
+        if has_room and alchemy.is_sqlite:
+            wait_until(lambda: query("PRAGMA wal_checkpoint(TRUNCATE)") == [(0, 0, 0)])
+        elif has_room:
+            wait_until(lambda: running(query, "mysql") == [])
+        else:
+            time.sleep(PATIENCE + 1)
+        while part := slow.recv(512 * 1024):
+            received += part
+            if received.endswith(b"\r\n0\r\n\r\n"):
+                break
+    content = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", received)  # of what ends one chunk and begins the next
+    assert content.count(b'"department":') == query("SELECT COUNT(*) FROM students")[0][0]
+    assert b"Changed" not in content
 
 
 def test_a_million_students_on_a_slow_line_are_in_time() -> None:

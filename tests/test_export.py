@@ -390,7 +390,7 @@ def test_caller_leaves_places_for_others(many: str) -> None:
             detail = (
                 f"This caller has as many exports under way as one may have at once ({SHARE}); retry when one of them"
             )
-            assert response.json()["detail"] == f"{detail} them has ended"
+            assert response.json()["detail"] == f"{detail} has ended"
         for kind in MEDIA_TYPES:
             other = client.get(f"/students/export?format={kind}&cgpa_min=10", headers=AS_EDITOR)
             assert other.status_code == 200

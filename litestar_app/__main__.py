@@ -79,7 +79,7 @@ def serve() -> None:
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
         ws="none",
         server_header=False,
-        proxy_headers=bool(settings.forwarded_allow_ips),
+        proxy_headers=False,  # the application reads them itself
         forwarded_allow_ips=settings.forwarded_allow_ips,
         http=cast("type[asyncio.Protocol]", Connections(limits)),
     )

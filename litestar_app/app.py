@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
 from litestar import HttpMethod, Litestar, Request, Response, route
 from litestar.config.app import AppConfig
-from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.spec import OpenAPI
@@ -23,18 +22,20 @@ from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
 from litestar_app.access.rate_limit import SharedTable, add_quota, create_rate_limit, take_quota
 from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
-from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.database.config import SHARE, AlchemyConfig, create_alchemy_config
 from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import SettingsError
 from litestar_app.history.controller import HistoryController
 from litestar_app.history.service import HistoryService
 from litestar_app.http.access_log import observe
+from litestar_app.http.cors import CORS, CorsRules
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.metrics import MetricsController
 from litestar_app.http.openapi import StructSchemas, complete, create_openapi_config, get_openapi
 from litestar_app.http.parameters import PUBLIC, check_request
 from litestar_app.http.problems import respond_to_error, respond_to_stop
+from litestar_app.http.proxies import TrustedProxies
 from litestar_app.http.security import secure
 from litestar_app.memory import SharedMemory
 from litestar_app.metrics import METERS
@@ -44,6 +45,7 @@ from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService, lock_students
 from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService
+from litestar_app.transfer.shares import TransferShares
 
 if TYPE_CHECKING:
     from litestar_app.http.tracing import Tracing
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 1024 * 1024
 GARBAGE_THRESHOLD = 10_000
 """Objects of requests that Python's collector waits for: more than those in flight have."""
-EXPOSED = ["ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Total-Count"]
-"""Fields of a response that a page of another origin may read."""
 
 
 def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None = None) -> Litestar:
@@ -67,10 +67,12 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     tracing = _create_tracing() if settings.tracing == "on" else None
     database, log = Database(alchemy, fixed=FIXED, lock_rows=lock_students), HistoryLog(settings)
     students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
+    shares = TransferShares(SHARE, database.timeouts.queue)
     clean_up = CleanUp(database, settings.history_days)
-    origins = split(settings.cors_origins)
+    origins, trusted = split(settings.cors_origins), split(settings.forwarded_allow_ips)
+    cors, proxies = CorsRules(origins) if origins else None, TrustedProxies(trusted) if trusted else None
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
-    access = AccessControl(keys, frozenset(origins))
+    access = AccessControl(keys, cors.origins if cors else frozenset())
     rate_limit = create_rate_limit(settings.rate_limit)
 
     async def check(request: Request[Any, Any, Any]) -> Response[None] | None:
@@ -82,6 +84,8 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         return await check_request(request)
 
     return StudentRecords(
+        cors=cors,
+        proxies=proxies,
         route_handlers=[
             StudentController,
             TransferController,
@@ -100,19 +104,13 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
+            "shares": Provide(lambda: shares, sync_to_thread=False, use_cache=True),
             "history": Provide(lambda: history, sync_to_thread=False, use_cache=True),
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
         },
         before_request=check,
         exception_handlers={HTTPException: respond_to_error, Exception: respond_to_error},
         logging_config=None,
-        cors_config=CORSConfig(
-            allow_origins=origins,
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"],
-            expose_headers=EXPOSED,
-        )
-        if origins
-        else None,
         openapi_config=create_openapi_config(version("student-records")),
         request_max_body_size=MAX_BODY_BYTES,
     )
@@ -139,6 +137,12 @@ def _create_tracing() -> "Tracing":
 class StudentRecords(Litestar):
     """A Litestar application whose start fails in one line, where the settings or the database are what is wrong."""
 
+    def __init__(self, *, cors: CorsRules | None, proxies: TrustedProxies | None, **options: Any) -> None:
+        """Take what applies to every request, also to those that Litestar's router rejects."""
+        super().__init__(**options)
+        self._cors = cors
+        self._proxies = proxies
+
     @property
     def openapi_schema(self) -> OpenAPI:
         """The OpenAPI document, of which the commands of Litestar make files."""
@@ -148,13 +152,20 @@ class StudentRecords(Litestar):
         """Respond to the server."""
         if scope["type"] != "lifespan":
             request: Any = scope
+            cors = self._cors
+            preflight = cors.respond_to_preflight(request) if cors is not None else None
+            if self._proxies is not None:
+                self._proxies.apply(request)
 
             def add_fields(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
                 headers = secure(message)
                 add_quota(request, headers)
+                if cors is not None:
+                    cors.add_fields(request["headers"], headers)
                 return headers
 
-            await observe(super().__call__, request, cast("Any", receive), send, add_fields, respond_to_stop)
+            respond = preflight or super().__call__
+            await observe(respond, request, cast("Any", receive), send, add_fields, respond_to_stop)
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:
@@ -164,6 +175,7 @@ class StudentRecords(Litestar):
                     message["message"] = f"student-records: {reason.splitlines()[0]}"
             await send(message)
 
+        cast("Any", scope).get("state", {})[CORS] = self._cors  # for what the HTTP protocol rejects by itself
         await super().__call__(scope, receive, send_line)
 
 

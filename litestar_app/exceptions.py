@@ -24,6 +24,7 @@ StudentRecordsError
 └── DatabaseError
     ├── DatabaseUnavailableError   locked, full, unreachable, restarting or stopping
     │   ├── QueueTimeoutError      no thread was free in time
+    │   │   └── ShareInUseError    one caller has as many exports or imports under way as one may have
     │   └── DatabaseFileError      the SQLite file, or its -wal, is not the one that was opened
     ├── CommitUnknownError         COMMIT has failed in a way that leaves its outcome open
     ├── ConstraintError            a constraint of the database is violated
@@ -154,6 +155,10 @@ class DatabaseUnavailableError(DatabaseError):
 
 class QueueTimeoutError(DatabaseUnavailableError):
     """No thread was free in time; the work was not begun."""
+
+
+class ShareInUseError(QueueTimeoutError):
+    """A caller has as many exports or imports under way as one may have; the message says how many."""
 
 
 class DatabaseFileError(DatabaseUnavailableError):

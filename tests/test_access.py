@@ -223,6 +223,47 @@ def test_without_keys_only_this_machine_is_served(
         assert_forbidden(idle_client.request(method, path, headers=headers), detail)
 
 
+OF_PROXIES = [
+    "X-Forwarded-For", "X-Forwarded", "X-Forwarded-Ssl", "X-Forwarded-Prefix", "X-Forwarded-Scheme",
+    "X-Forwarded-Protocol", "X-Forwarded-Path", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-User",
+    "X-Forwarded-Email", "X-Forwarded-By", "X_FORWARDED_FOR", "X-Forwarded-Client-Cert", "X-Original-Forwarded-For",
+    "X-Original-URL", "X-Original-Host", "X-Cluster-Client-IP", "Forwarded-For", "Client-IP", "Client_IP",
+    "Fastly-Client-IP", "Fly-Client-IP", "X-Envoy-External-Address", "X-Azure-ClientIP", "X-Real-IP", "X_Real_IP",
+    "CF-Ray", "CF-Connecting-IPv6", "X-Amzn-Trace-Id", "X-Appengine-User-Ip", "Via", "X_Forwarded_For",
+    "Ngrok-Auth-User-Email", "X-Scheme", "X-Url-Scheme", "Front-End-Https", "X-ARR-SSL", "X-ProxyUser-Ip",
+    "WL-Proxy-Client-IP", "Proxy-Client-IP", "Tailscale-User-Login", "X-Host", "Remote-User", "X-SSL-Client-Verify",
+    "Client-Cert", "Proxy-Connection", "X-Rewrite-URL", "CDN-Loop", "X-Auth-Request-User", "X.Forwarded.For",
+    "Forwarded_", "X-Remote-Addr", "X-ClientIP", "X-Vercel-Id", "True-Client-IP", "X-Nginx-Proxy", "Z-Forwarded-For",
+    "X-BlueCoat-Via", "Surrogate-Capability", "Early-Data", "X-Request-Start", "Cloudfront-Viewer-Country",
+    "Bypass-Tunnel-Reminder", "X-MS-Client-Principal",
+]  # fmt: skip
+OF_PROGRAMS = [
+    "Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Access-Control-Request-Headers", "Alt-Used",
+    "Baggage", "Cache-Control", "Content-Language", "Content-MD5", "Cookie", "DNT", "DPR", "Date", "Device-Memory",
+    "Downlink", "ECT", "Expect", "From", "HTTP2-Settings", "HX-Request", "If-Modified-Since", "If-Range",
+    "Keep-Alive", "Last-Event-ID", "Max-Forwards", "Origin", "Postman-Token", "Pragma", "Prefer", "Priority",
+    "Purpose", "RTT", "Range", "Referer", "Save-Data", "Sec-CH-Prefers-Color-Scheme", "Sec-CH-UA-Platform",
+    "Sec-CH-Viewport-Width", "Sec-Fetch-Dest", "Sec-Fetch-Site", "Sec-Fetch-User", "Sec-GPC", "Sec-Purpose",
+    "Sec-WebSocket-Protocol", "Sentry-Trace", "Service-Worker", "Signature-Input", "TE", "Traceparent", "Tracestate",
+    "Upgrade-Insecure-Requests", "User-Agent", "Warning", "X-API-Key", "X-B3-TraceId", "X-CSRF-Token",
+    "X-Client-Info", "X-Client-Version", "X-Correlation-ID", "X-Datadog-Trace-Id", "X-HTTP-Method-Override", "X-Moz",
+    "X-Request-ID", "X-Requested-With", "X-Skip-Cache", "X-Membership", "X-Zip", "X-Stainless-Lang", "X-XSRF-TOKEN",
+    "X", "x-", "_",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_PROXIES)
+def test_field_of_a_proxy_is_not_of_this_machine(idle_client: httpx.Client, name: str) -> None:
+    """Of any proxy, however it is written: a rule tells, and no list of products."""
+    detail = f"The request came through a proxy ({name.title()}). {REMEDY}"
+    assert_forbidden(idle_client.get("/students", headers={name: "1"}), detail)
+
+
+@pytest.mark.parametrize("name", OF_PROGRAMS)
+def test_field_of_a_program_is_no_matter(idle_client: httpx.Client, name: str) -> None:
+    assert idle_client.get("/students", headers={name: "1"}).status_code == 200
+
+
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "[::1]", "[::1]:8000", "localhost:"])
 def test_without_keys_names_of_this_machine_are_served(idle_client: httpx.Client, host: str) -> None:
     assert idle_client.get("/students", headers={"Host": host}).status_code == 200
@@ -316,7 +357,9 @@ def test_cors_is_for_the_configured_origins(sqlite_url: str) -> None:
         assert (created.status_code, created.headers["Access-Control-Allow-Origin"]) == (201, own["Origin"])
         exposed = set(created.headers["Access-Control-Expose-Headers"].split(", "))
         assert exposed >= {"ETag", "Link", "Location", "X-Total-Count", "Retry-After", "RateLimit", "RateLimit-Policy"}
-        asks = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization, if-match"}
+        assert exposed >= {"X-Request-ID", "traceparent", "Content-Disposition", "WWW-Authenticate"}
+        names = "authorization, if-match, traceparent, X-Request-ID"
+        asks = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": names}
         assert client.options("/student/1", headers=own | asks).status_code == 204
         assert client.options("/student/1", headers=other | asks).status_code == 400
         assert "Access-Control-Allow-Origin" not in client.get("/students", headers=other).headers

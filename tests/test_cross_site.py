@@ -14,11 +14,11 @@ from litestar_app.app import create_app
 from litestar_app.settings import Settings
 from tests.browser import OTHER_HOST, OWN_HOST, authorize, execute, find, read_errors
 from tests.conftest import Rows
-from tests.service import ANANYA, API_KEYS, EDITOR_SECRET, connect, serve_app
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, EDITOR_SECRET, connect, serve_app, serve_database
 
 REASON = "in a browser, only pages of this service may write"
 WRITES = ["POST /student", "PUT /student/1", "PATCH /student/1", "DELETE /student/1"]
-OWN = "http://students.example"
+OWN, TRUSTED = "http://students.example", "https://app.example"
 
 
 def address(client: httpx.Client) -> str:
@@ -77,7 +77,68 @@ DECIDED = [
     ({"Origin": "null"}, False),
     ({"Origin": ""}, False),
     ({"Origin": "http://é"}, False),
+    # Referer decides where that is absent too
+    ({"Referer": OWN}, True),
+    ({"Referer": f"{OWN}/docs?x=http://other.example#y"}, True),
+    ({"Referer": f"{OWN}:80/"}, True),
+    ({"Referer": "HTTP://Students.Example/Docs"}, True),
+    ({"Referer": f"{OWN}:8080/docs", "Host": "students.example:8080"}, True),
+    ({"Referer": "http://[::1]:8000/", "Host": "[::1]:8000"}, True),
+    ({"Referer": "https://students.example/", "X-Forwarded-Proto": "https"}, True),
+    ({"Referer": "http://other.example/", "Origin": OWN}, True),
+    ({"Referer": "http://other.example/", "Sec-Fetch-Site": "same-origin"}, True),
+    ({"Referer": "https://students.example/"}, False),
+    ({"Referer": f"{OWN}:8080/"}, False),
+    ({"Referer": f"{OWN}.other.example/"}, False),
+    ({"Referer": f"http://other.example/{OWN}/"}, False),
+    ({"Referer": "http://students.example@other.example/"}, False),
+    ({"Referer": "http://other.example\\@students.example/"}, False),
+    ({"Referer": "http://user:password@students.example/"}, False),  # which no browser sends
+    ({"Referer": "ftp://students.example/"}, False),
+    ({"Referer": "/docs"}, False),
+    ({"Referer": "about:blank"}, False),
+    ({"Referer": ""}, False),
+    ({"Referer": f"{OWN}/", "Origin": "null"}, False),
+    ({"Referer": f"{OWN}/", "Sec-Fetch-Site": "cross-site"}, False),
 ]
+SEVERAL = [
+    ([("Origin", OWN), ("Origin", OWN)], True),
+    ([("Origin", OWN), ("Origin", "http://other.example")], False),
+    ([("Origin", "http://other.example"), ("Origin", OWN)], False),
+    ([("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "none")], True),
+    ([("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Site", "none")], False),
+    ([("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "cross-site")], False),
+    ([("Referer", "http://other.example/"), ("Referer", f"{OWN}/")], False),
+    ([("Referer", f"{OWN}/"), ("Referer", "http://other.example/")], False),
+    ([("Origin", TRUSTED), ("Sec-Fetch-Site", "cross-site")], True),
+    ([("Origin", TRUSTED.upper())], True),
+    ([("Origin", f"{TRUSTED}:443")], True),
+    ([("Origin", OWN), ("Origin", TRUSTED)], True),
+    ([("Origin", TRUSTED), ("Origin", "http://other.example")], False),
+    ([("Referer", f"{TRUSTED}/page")], True),
+    ([("Referer", f"{TRUSTED}.other.example/page")], False),
+]
+
+
+@pytest.fixture(scope="module")
+def trusting_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a service that has keys and another origin whose pages may write."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('trusting')}/students.db"
+    with serve_database(url, headers=AS_EDITOR, api_keys=API_KEYS, cors_origins=TRUSTED) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("fields", "is_accepted"), SEVERAL, ids=str)
+def test_every_line_decides(trusting_client: httpx.Client, fields: list[tuple[str, str]], *, is_accepted: bool) -> None:
+    """Origins of CORS_ORIGINS are as the service's own, in Referer too."""
+    response = trusting_client.post("/student", headers=[("Host", "students.example"), *fields], content="{")
+    assert response.status_code == (415 if is_accepted else 403)
+
+
+def test_rejected_referer_is_named_without_its_path(idle_client: httpx.Client) -> None:
+    response = idle_client.delete("/student/1", headers={"Referer": "http://other.example/Ananya?name=Ananya"})
+    detail = f"Referer: http://other.example; expected {address(idle_client)}: {REASON}"
+    assert (response.status_code, response.json()["detail"]) == (403, detail)
 
 
 @pytest.mark.parametrize(("headers", "is_accepted"), DECIDED, ids=str)

@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import re
 import socket
 import struct
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,13 +16,16 @@ import httpx
 import openpyxl
 import pytest
 
+from litestar_app.access.keys import make_key
 from litestar_app.app import create_app
-from litestar_app.database.config import TRANSFERS, AlchemyConfig, Timeouts, create_alchemy_config
+from litestar_app.database.config import SHARE, TRANSFERS, AlchemyConfig, Timeouts, create_alchemy_config
+from litestar_app.database.transfers import PATIENCE
 from litestar_app.settings import Settings
+from litestar_app.transfer.formats import encode_ndjson
 from tests.conftest import Rows
 from tests.database import prepare
 from tests.mariadb import open_session
-from tests.service import ANANYA, UNAVAILABLE, connect, serve_app
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, READER_SECRET, UNAVAILABLE, connect, serve_app
 from tests.test_import import HEADER, send
 from tests.test_listing import NULLABLE
 
@@ -68,9 +73,12 @@ def read_rows(kind: str, content: bytes) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def serve(database_url: str, timeouts: Timeouts | None = None) -> Iterator[tuple[httpx.Client, AlchemyConfig]]:
-    alchemy = create_alchemy_config(Settings(database_url=database_url), timeouts)
-    with serve_app(create_app(alchemy=alchemy)) as url, connect(url) as client:
+def serve(
+    database_url: str, timeouts: Timeouts | None = None, **others: Any
+) -> Iterator[tuple[httpx.Client, AlchemyConfig]]:
+    settings = Settings(database_url=database_url, **others)
+    alchemy = create_alchemy_config(settings, timeouts)
+    with serve_app(create_app(settings, alchemy)) as url, connect(url) as client:
         yield client, alchemy
 
 
@@ -186,12 +194,13 @@ def test_export_is_one_state_while_others_write(many: str, query: Callable[..., 
 
 
 @contextmanager
-def deaf_client(client: httpx.Client, path: str) -> Iterator[socket.socket]:
+def deaf_client(client: httpx.Client, path: str, secret: str = "") -> Iterator[socket.socket]:
     """Ask for a file and read nothing of it."""
+    key = f"Authorization: Bearer {secret}\r\n" if secret else ""
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect((client.base_url.host, client.base_url.port))
-        deaf.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        deaf.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{key}\r\n".encode())
         yield deaf
 
 
@@ -266,12 +275,99 @@ def test_export_that_fails_half_way_ends_incomplete(
         assert client.get("/students/export?cgpa_max=0.0001").content.count(b"\r\n") == 2
 
 
+SLOWLY = Timeouts(send=4, send_rate=20_000_000)
+"""Of which no part is late, and the whole at once."""
+
+
+def read_slowly(client: httpx.Client, path: str) -> bytes:
+    """Read half a megabyte at once, and then nothing for half a second."""
+    received = bytearray()
+    with deaf_client(client, path) as deaf:
+        while block := deaf.recv(512 * 1024, socket.MSG_WAITALL):
+            received += block
+            time.sleep(0.5)
+    return bytes(received)
+
+
+def test_client_that_reads_slowly_is_disconnected_in_the_end(
+    many: str, query: Callable[..., Rows], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds no snapshot and no place for as long as it likes; the file ends without its last chunk."""
+    with serve(many, SLOWLY) as (client, alchemy):
+        pool: Any = alchemy.get_engine().pool
+        client.get("/students")
+        idle = pool.checkedout()
+        received = read_slowly(client, "/students/export")
+        assert received.startswith(b"HTTP/1.1 200 OK")
+        assert not received.endswith(b"\r\n0\r\n\r\n")
+        assert [record.getMessage() for record in caplog.records if record.name == "litestar_app"] == [
+            "GET /students/export: the client has read under 20000000 bytes a second"
+        ]
+        assert_released(alchemy, query, client, idle=idle + 1)
+
+
+def test_slow_client_with_an_honest_line_gets_the_whole_file(many: str, query: Callable[..., Rows]) -> None:
+    """However long it takes in all, at a megabyte a second."""
+    with serve(many, Timeouts(send=4)) as (client, _):
+        received = read_slowly(client, "/students/export?format=ndjson")
+    assert received.endswith(b"\r\n0\r\n\r\n")
+    content = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", received)
+    assert content.count(b'"id":') == query("SELECT COUNT(*) FROM students")[0][0]
+
+
+@pytest.mark.parametrize("has_room", [True, False], ids=["room", "no room"])
+def test_slow_client_holds_no_snapshot(
+    many: str, query: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, *, has_room: bool
+) -> None:
+    """The rest of its file waits on the disk, as it was; without room there, it comes from the snapshot as before."""
+    if not has_room:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    (last,) = query("SELECT MAX(id) FROM students")[0]
+    with serve(many) as (client, alchemy), deaf_client(client, "/students/export?format=ndjson") as slow:
+        received = bytearray(slow.recv(15))
+        assert received == b"HTTP/1.1 200 OK"
+        assert client.patch(f"/student/{last}", json={"name": "Changed"}).status_code == 200
+        if has_room and alchemy.is_sqlite:
+            wait_until(lambda: query("PRAGMA wal_checkpoint(TRUNCATE)") == [(0, 0, 0)])
+        elif has_room:
+            wait_until(lambda: running(query, "mysql") == [])
+        else:
+            time.sleep(PATIENCE + 1)
+        while part := slow.recv(512 * 1024):
+            received += part
+            if received.endswith(b"\r\n0\r\n\r\n"):
+                break
+    content = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", received)  # of what ends one chunk and begins the next
+    assert content.count(b'"department":') == query("SELECT COUNT(*) FROM students")[0][0]
+    assert b"Changed" not in content
+
+
+def test_a_million_students_on_a_slow_line_are_in_time() -> None:
+    """On 1 Mbit/s, of which four fifths are left for the bytes of the file, in the longest of the text formats."""
+    timeouts = Timeouts()
+    students = [
+        (number, f"{'Ananya Subramaniam':<30}", f"{'Computer Science':<20}", 8.95) for number in range(999_000, 10**6)
+    ]
+    size = len(encode_ndjson(students)) * 1000  # as many bytes as a million have
+    assert size / (0.8 * 1_000_000 / 8) < timeouts.send + size / timeouts.send_rate
+
+
+def fill_places(stack: ExitStack, client: httpx.Client, secrets: Sequence[str], each: int = SHARE) -> None:
+    """Have callers hold exports of which they read nothing."""
+    for secret in secrets:
+        for _ in range(each):
+            deaf = stack.enter_context(deaf_client(client, "/students/export", secret))
+            assert deaf.recv(15) == b"HTTP/1.1 200 OK"
+
+
 def test_fifth_export_waits_and_is_a_503(many: str) -> None:
     """Other requests do not wait for it, and imports neither: whoever may only read holds up nobody who writes."""
-    with serve(many, Timeouts(queue=0.5)) as (client, _), ExitStack() as stack:
-        for _ in range(TRANSFERS):
-            deaf = stack.enter_context(deaf_client(client, "/students/export"))
-            assert deaf.recv(15) == b"HTTP/1.1 200 OK"
+    keys = [make_key(name, "editor") for name in ("first", "second", "third")]
+    setting = ",".join(f"{key.name}:{key.role}:{key.id}:{key.sha256}" for key, _ in keys)
+    first, second, third = (secret for _, secret in keys)
+    with serve(many, Timeouts(queue=0.5), api_keys=setting) as (client, _), ExitStack() as stack:
+        fill_places(stack, client, [first, second])
+        client.headers["Authorization"] = f"Bearer {third}"
         began = time.monotonic()
         response = client.get("/students/export")
         assert time.monotonic() - began >= 0.5
@@ -280,5 +376,32 @@ def test_fifth_export_waits_and_is_a_503(many: str) -> None:
         assert client.get("/students?limit=1").status_code == 200
         assert send(client, HEADER + "Ananya,CSE,1\r\n").status_code == 200
         stack.close()
-        wait_until(lambda: client.head("/students/export").status_code == 200)
-        assert client.get("/students/export").status_code == 200
+        wait_until(lambda: client.get("/students/export?cgpa_min=10").status_code == 200)
+
+
+def test_caller_leaves_places_for_others(many: str) -> None:
+    """Whoever holds a share with clients that read nothing gets no more of them, and nobody else waits."""
+    with serve(many, Timeouts(queue=0.5), api_keys=API_KEYS) as (client, _), ExitStack() as stack:
+        fill_places(stack, client, [READER_SECRET])
+        for _ in range(TRANSFERS):
+            response = client.get("/students/export", headers=AS_READER)
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+            assert response.headers["Content-Type"] == "application/problem+json"
+            detail = (
+                f"This caller has as many exports under way as one may have at once ({SHARE}); retry when one of them"
+            )
+            assert response.json()["detail"] == f"{detail} has ended"
+        for kind in MEDIA_TYPES:
+            other = client.get(f"/students/export?format={kind}&cgpa_min=10", headers=AS_EDITOR)
+            assert other.status_code == 200
+        assert client.head("/students/export", headers=AS_READER).status_code == 200
+        stack.close()
+        wait_until(lambda: client.get("/students/export?cgpa_min=10", headers=AS_READER).status_code == 200)
+
+
+def test_addresses_share_where_there_are_no_keys(many: str) -> None:
+    with serve(many, Timeouts(queue=0.5)) as (client, _), ExitStack() as stack:
+        fill_places(stack, client, [""])
+        assert client.get("/students/export").status_code == 503
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as other:
+            assert other.get(client.base_url.join("/students/export?cgpa_min=10")).status_code == 200

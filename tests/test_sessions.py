@@ -133,7 +133,7 @@ def test_database_that_is_not_open_says_so_at_once(sqlite_url: str) -> None:
                 lambda: database.fetch(text("SELECT 1"), {}, short=False),  # type: ignore[arg-type]
                 database.rewrite,
                 database.ping,
-                lambda: anext(database.stream(lambda _: (number for number in [1]))),
+                lambda: anext(database.stream(lambda _: (part for part in [b"x"]))),
                 lambda: database.stage(lambda _: None).__aenter__(),
             ]
             for use in uses:

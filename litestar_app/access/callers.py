@@ -4,7 +4,10 @@ import hashlib
 from typing import Any, Literal
 
 from litestar import Request
+from litestar.types import HTTPScope
 from msgspec import Struct
+
+from litestar_app.http.clients import get_network
 
 Role = Literal["reader", "editor"]
 
@@ -24,6 +27,14 @@ class Caller(Struct, frozen=True):
 
 
 LOCAL = Caller("local", "editor")
+
+
+def name_caller(scope: HTTPScope) -> str:
+    """Name whose request this is where callers are counted: an API key, or an address where there is none."""
+    caller: Caller | None = scope.get("auth")
+    if caller is not None and caller.key_id is not None:
+        return f"key {caller.key_id}"
+    return get_network(scope["client"][0]) if scope["client"] else ""
 
 
 def get_caller(request: Request[Any, Any, Any]) -> Caller:

@@ -8,14 +8,10 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from litestar_app.access.callers import LOCAL, Caller
 from litestar_app.access.keys import KeyRing
 from litestar_app.http.origin import reject_cross_site
+from litestar_app.http.proxies import MAX_NAME, shows_proxy
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 LOCAL_HOSTS = {b"localhost", b"127.0.0.1", b"[::1]"}
-FORWARDED = {
-    b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto",
-    b"x-forwarded-server", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip",
-}  # fmt: skip
-"""Fields of a proxy, behind which every client seems to be on this machine."""
 REMEDY = (
     "No API key is configured, so only programs on this machine are served; create one: litestar keys create --help"
 )
@@ -83,8 +79,8 @@ def _find_remote(request: Request[Any, Any, Any]) -> str | None:
     for name, value in request.scope["headers"]:
         if name == b"host":
             hosts.append(value)
-        elif name in FORWARDED:
-            return f"The request came through a proxy ({name.decode().title()}). "
+        elif shows_proxy(name[:MAX_NAME]):
+            return f"The request came through a proxy ({name[:MAX_NAME].decode('latin-1').title()}). "
     client = request.scope["client"]
     if client is None or not is_loopback(client[0]):
         return ""

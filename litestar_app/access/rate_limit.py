@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 from litestar.types import HTTPScope
 from msgspec import Struct
 
-from litestar_app.access.callers import Caller
+from litestar_app.access.callers import name_caller
 from litestar_app.exceptions import QuotaExceededError
-from litestar_app.http.clients import get_network
 from litestar_app.memory import SharedMemory
 
 PERIODS = {"second": 1, "minute": 60, "hour": 3600}
@@ -151,12 +150,7 @@ def take_quota(rate_limit: RateLimit | None, scope: HTTPScope) -> None:
     """
     if rate_limit is None:
         return
-    caller: Caller | None = scope.get("auth")
-    if caller is not None and caller.key_id is not None:
-        name = f"key {caller.key_id}"
-    else:
-        name = get_network(scope["client"][0]) if scope["client"] else ""
-    quota = rate_limit.take(name)
+    quota = rate_limit.take(name_caller(scope))
     if quota.is_exceeded:
         fields = {"RateLimit-Policy": str(quota.policy), "RateLimit": str(quota), "Retry-After": str(quota.reset)}
         raise QuotaExceededError(fields)

@@ -165,10 +165,10 @@ class Database:
     def _end_long_write(self, _: object) -> None:
         self._long_writes -= 1
 
-    async def stream(self, work: Callable[[Connection], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
-        """Run a generator on a thread and a connection of its own, in autocommit; yield what it yields.
+    async def stream(self, work: Callable[[Connection], Generator[bytes, None, None]]) -> AsyncGenerator[bytes, None]:
+        """Run a generator on a thread and a connection of its own, in autocommit; yield its bytes.
 
-        It is stopped, in the database too, when nobody takes what it yields. It may raise what `fetch` raises.
+        It is stopped, in the database too, when nobody takes them. It may raise what `fetch` raises.
         """
         try:
             async for item in stream(self._exporters, work):

@@ -31,6 +31,8 @@ SCANNERS = 4
 """Threads for reads that pass many rows."""
 TRANSFERS = 4
 """Threads for exports, and as many for imports, which no slow reader of an export holds up."""
+SHARE = TRANSFERS // 2
+"""Exports, and as many imports, that one caller may have under way, so that others find a thread."""
 POOL_SIZE = 2 * THREADS + 2 * (SCANNERS + 2 * TRANSFERS) + 3
 """A connection for each thread and to interrupt the long ones, for the ping, the event loop and the start."""
 
@@ -85,6 +87,8 @@ class Timeouts(Struct, frozen=True):
     """For the response to a ping."""
     send: float = 60
     """For a client to take what an export sends, whose snapshot keeps the database from cleaning up."""
+    send_rate: float = 50_000
+    """Bytes a second that it must take on average, beyond that time: 0.4 Mbit/s."""
     close: float = 10
     """For work that has begun, when the service stops."""
 

@@ -3,17 +3,27 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 from litestar import Request
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
-from litestar.types.asgi_types import HTTPSendMessage
+from litestar.types.asgi_types import HTTPResponseBodyEvent, HTTPSendMessage
+from msgspec import Struct
 
 from litestar_app.exceptions import StudentRecordsError
 from litestar_app.http.access_log import describe
 
 logger = logging.getLogger("litestar_app")
+
+
+class Pace(Struct, frozen=True):
+    """How slowly a client may read a download, which holds a thread and perhaps a snapshot meanwhile."""
+
+    timeout: float
+    """Seconds for one part; and for the whole, beyond those that it takes at the rate."""
+    rate: float
+    """Bytes a second. Time in which the parts are made does not count."""
 
 
 class Download(ASGIStreamingResponse):
@@ -25,9 +35,9 @@ class Download(ASGIStreamingResponse):
         parts: AsyncGenerator[bytes, None],
         media_type: str,
         name: str,
-        send_timeout: float,
+        pace: Pace,
     ) -> None:
-        """Take what makes the parts, the name of the file for a browser, and seconds that a part may take to send."""
+        """Take what makes the parts, the name of the file for a browser, and how slowly its client may read."""
         super().__init__(
             iterator=parts,
             headers={
@@ -38,7 +48,7 @@ class Download(ASGIStreamingResponse):
         )
         self._parts = parts
         self._request = describe(request)
-        self._send_timeout = send_timeout
+        self._pace = pace
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         """Send the parts; log why they end too soon."""
@@ -50,14 +60,26 @@ class Download(ASGIStreamingResponse):
             await self._parts.aclose()
 
     async def _send_parts(self, send: Send, receive: Receive) -> None:
+        clock = asyncio.get_running_loop().time
+        timeout, rate = self._pace.timeout, self._pace.rate
+        sent, waited, left = 0, 0.0, timeout
+
         async def send_in_time(message: HTTPSendMessage) -> None:
-            async with asyncio.timeout(self._send_timeout):
+            nonlocal sent, waited, left
+            sent += len(cast("HTTPResponseBodyEvent", message)["body"])
+            left = timeout + sent / rate - waited
+            began = clock()
+            async with asyncio.timeout(min(timeout, left)):
                 await send(message)
+            waited += clock() - began
 
         try:
             await super().send_body(send_in_time, receive)  # type: ignore[arg-type]
         except* TimeoutError:
-            logger.warning("%s: the client has read nothing for %s s", self._request, self._send_timeout)
+            if left < timeout:
+                logger.warning("%s: the client has read under %d bytes a second", self._request, rate)
+            else:
+                logger.warning("%s: the client has read nothing for %s s", self._request, timeout)
         except* StudentRecordsError as errors:
             logger.warning("%s: the file ends incomplete: %s", self._request, errors.exceptions[0])
 

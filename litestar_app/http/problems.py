@@ -48,6 +48,7 @@ from litestar_app.exceptions import (
     QueueTimeoutError,
     QuotaExceededError,
     ResourceError,
+    ShareInUseError,
     StudentNotFoundError,
     StudentRecordsError,
     StudentsChangedError,
@@ -94,6 +95,7 @@ PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     ),
     InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
     ResourceError: (503, ""),
+    ShareInUseError: (503, ""),
     QueueTimeoutError: (503, "Too much is under way at once; nothing was stored, retry later"),
     DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
     # without Retry-After, which would invite a second change

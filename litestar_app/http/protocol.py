@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from litestar_app.http.access_log import note_unparsed
 from litestar_app.http.clients import get_network
+from litestar_app.http.cors import CORS, CorsRules
 from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, make_problem
 from litestar_app.http.security import secure
 
@@ -453,8 +454,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if rejection.status == 503:  # noqa: PLR2004  a status reads best as its number
             fields.append((b"retry-after", b"%d" % RETRY_AFTER))
         start: HTTPResponseStartEvent = {"type": "http.response.start", "status": rejection.status, "headers": fields}
-        secure(start)
-        lines = [b"%b: %b\r\n" % field for field in start["headers"]]
+        headers, cors = secure(start), cast("CorsRules | None", self.app_state.get(CORS))
+        if cors is not None:
+            cors.add_fields(self.scope["headers"] if self.scope else [], headers, has_all=not self._in_head)
+        lines = [b"%b: %b\r\n" % field for field in headers]
         if self.url and self.parser.get_method() == b"HEAD":
             content = b""
         self.transport.write(b"".join([STATUS_LINE[rejection.status], *lines, b"\r\n", content]))

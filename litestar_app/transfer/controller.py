@@ -28,11 +28,11 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
-from litestar_app.access.callers import get_caller
+from litestar_app.access.callers import get_caller, name_caller
 from litestar_app.database import Database
 from litestar_app.exceptions import DatabaseUnavailableError, ImportRejectedError
 from litestar_app.http.connections import run_while_connected
-from litestar_app.http.downloads import Download, begin
+from litestar_app.http.downloads import Download, Pace, begin
 from litestar_app.http.parameters import READ, IdempotencyKey, parse_key
 from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_responses
 from litestar_app.http.uploads import FORM, receive_file
@@ -42,6 +42,7 @@ from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
 from litestar_app.transfer.imports import ImportOptions, ImportService, Mode
 from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem, Report
+from litestar_app.transfer.shares import TransferShares
 
 logger = logging.getLogger("litestar_app")
 
@@ -162,6 +163,7 @@ class TransferController(Controller):
         self,
         request: Request[Any, Any, Any],
         database: NamedDependency[Database],
+        shares: NamedDependency[TransferShares],
         format: FormatName = "csv",  # noqa: A002  the parameter of the route
         sort: Sort = None,
         department: Departments = (),
@@ -171,10 +173,11 @@ class TransferController(Controller):
     ) -> Download:
         """Return all students that match as a file: one state of the database, streamed."""
         listing = create_listing(sort=sort, department=department, name=name, cgpa_min=cgpa_min, cgpa_max=cgpa_max)
-        parts = export(database, listing, format)
+        parts = shares.exports.stream(name_caller(request.scope), export(database, listing, format))
         if request.method == HttpMethod.GET:
             parts = await run_while_connected(request, begin(parts))
-        return Download(request, parts, MEDIA_TYPES[format], f"students.{format}", database.timeouts.send)
+        pace = Pace(database.timeouts.send, database.timeouts.send_rate)
+        return Download(request, parts, MEDIA_TYPES[format], f"students.{format}", pace)
 
     @post(
         "/import",
@@ -203,6 +206,7 @@ class TransferController(Controller):
         self,
         request: Request[Any, Any, Any],
         imports: NamedDependency[ImportService],
+        shares: NamedDependency[TransferShares],
         dry_run: DryRun = False,  # noqa: FBT002  a query parameter
         mode: ModeName = "all",
         match: MatchName = "id",
@@ -219,14 +223,19 @@ class TransferController(Controller):
         """
         kind = _read_kind(request)
         wants_csv = _prefers_csv(request.headers.get("accept", "").lower())
-        key = get_caller(request).scope_key(parse_key(idempotency_key))
+        caller = get_caller(request)
+        key = caller.scope_key(parse_key(idempotency_key))
+
+        async def import_in_turn() -> Report:
+            async with shares.imports.take(name_caller(request.scope)):
+                return await imports.import_file(file, options, caller.name, key)
+
         async with receive_file(request, MAX_FILE_BYTES) as (file, declared):
             options = ImportOptions(
                 kind=kind, charset=charset or declared, match=match, mode=mode, dry_run=dry_run, all_errors=wants_csv
             )
             try:
-                importing = imports.import_file(file, options, get_caller(request).name, key)
-                report = await run_while_connected(request, importing)
+                report = await run_while_connected(request, import_in_turn())
             except ImportRejectedError as error:
                 report, status = error.report, 422
             else:

@@ -84,7 +84,7 @@ STATUSES: list[tuple[int, str, str, dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "method", "path", "headers"), STATUSES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("status", "method", "path", "headers"), STATUSES, ids=lambda value: str(value)[:20])
 def test_every_response_says_who_may_read_it(
     cors_client: httpx.Client, status: int, method: str, path: str, headers: dict[str, str]
 ) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args, get_origin
 
 import msgspec
 from dotenv.parser import parse_stream
@@ -118,7 +118,8 @@ class Settings(Struct, frozen=True, kw_only=True):
                 raise SettingsError(f"{name.upper()} is not UTF-8")
             if isinstance(field.default, int) or name == "history_days":
                 _require(re.fullmatch("[0-9]{1,9}", value), name, value, "an integer, in digits only")
-                values[name] = int(value)
+                bounds, values[name] = _get_bounds(field.type), int(value)
+                _require(int(value) in bounds, name, value, f"an integer from {bounds[0]} to {bounds[-1]}")
             elif get_origin(field.type) is Literal:
                 choices = get_args(field.type)
                 values[name] = value.lower()
@@ -126,11 +127,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             elif name in TEXTS:
                 is_possible, expected = TEXTS[name]
                 _require(is_possible(value), name, value, expected)
-        try:
-            return msgspec.convert(values, cls)
-        except msgspec.ValidationError as error:  # a number out of range
-            what, _, name = str(error).rstrip("`").rpartition(" - at `$.")
-            raise SettingsError(f"{name.upper()}={given[name]!r} is not possible: {what}") from None
+        return msgspec.convert(values, cls)
 
     @property
     def url(self) -> URL:
@@ -214,6 +211,12 @@ def _read_host(value: str) -> tuple[str, int | None] | None:
 def _require(condition: object, name: str, value: str, expected: str) -> None:
     if not condition:
         raise SettingsError(f"{name.upper()}={value!r} is not possible: expected {expected}")
+
+
+def _get_bounds(annotation: Any) -> range:
+    """Return the numbers that a setting may have: those of its own type, or of the one that may be absent."""
+    (meta,) = (get_args(annotation)[0] if get_origin(annotation) is not Annotated else annotation).__metadata__
+    return range(meta.ge, meta.le + 1)
 
 
 def _is_host(value: str) -> bool:

@@ -267,7 +267,7 @@ def test_header_is_the_first_of_twenty_rows_that_has_our_columns() -> None:
     read = Read(make_xlsx([*above, HEADER, ["Ananya", "CSE", 8.9], HEADER]))
     assert read.rows == [(5, *ANANYA[1:])]
     assert [error[:2] for error in read.errors] == [(6, "cgpa")]
-    assert (read.table.above_header, read.blank) == (3, 1)
+    assert (read.table.above_header, read.blank) == (2, 1)
     assert Read(make_xlsx([["x"]] * 19 + [HEADER, ["Ananya", "CSE", 8.9]])).rows == [(21, *ANANYA[1:])]
     assert isinstance(reject(make_xlsx([["x"]] * 20 + [HEADER])), InvalidFileError)
     assert Read(make_xlsx([["x"], ["id", "cgpa"], [7, 8]])).rows == [(3, 7, None, None, 8.0, 4, 0)]

@@ -268,7 +268,7 @@ def test_undo_reverts_an_import(imported: httpx.Client, query: Query) -> None:
     response = undo(imported, 1)
     names = ("created", "updated", "unchanged", "rejected", "renamed", "duplicates", "blank", "above_header")
     counts = {**dict.fromkeys(names, 0), "updated": 1}
-    rest: dict[str, Any] = {"ignored_columns": [], "changes": [], "errors": [], "deleted": 2}
+    rest: dict[str, Any] = {"ignored_columns": [], "ignored_sheets": [], "changes": [], "errors": [], "deleted": 2}
     assert (response.status_code, response.json()) == (200, {"import": 2, "dry_run": False, **counts, **rest})
     assert response.headers["Cache-Control"] == "no-store"
     assert imported.get("/students").json() == [student(1, ANANYA)]

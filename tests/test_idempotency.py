@@ -84,12 +84,12 @@ def test_blanks_around_a_key_are_none_of_it(client: httpx.Client) -> None:
 
 
 def test_retry_across_an_update_is_the_same_request(client: httpx.Client, query: Callable[..., Rows]) -> None:
-    """Earlier releases trimmed a text, and made the fingerprint of that."""
+    """Earlier releases trimmed a text, made the fingerprint of that, and stored the key as it was sent."""
     body = {"name": " Jose\u0301  Mary ", "department": "CSE", "cgpa": 8.9}
     first = client.post("/student", json=body, headers=KEY)
     trimmed = {**body, "name": body["name"].strip()}  # type: ignore[attr-defined]
     fingerprint = hashlib.sha256(json.dumps(trimmed, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
-    query("UPDATE idempotency_keys SET request = ?", fingerprint)
+    query("UPDATE idempotency_keys SET request = ?, `key` = ?", fingerprint, KEY["Idempotency-Key"])
     assert client.post("/student", json=body, headers=KEY).text == first.text
     assert first.json()["name"] == "Jos\u00e9 Mary"
 

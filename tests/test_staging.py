@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
@@ -20,6 +19,7 @@ from litestar_app.database.config import TRANSFERS, AlchemyConfig, Timeouts
 from litestar_app.database.reads import Reader
 from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import QueueTimeoutError, RejectedError
+from litestar_app.metrics import BUSY
 from litestar_app.settings import Settings
 from litestar_app.transfer.imports import ImportOptions, ImportService
 from litestar_app.transfer.schemas import Report
@@ -365,8 +365,8 @@ def test_abandoned_reading_of_a_file_ends(alchemy: AlchemyConfig) -> None:
     file = io.BytesIO(BAD_ROWS)
     options = ImportOptions(kind="csv", dry_run=True, all_errors=True)
 
-    def count_busy() -> float | None:
-        return REGISTRY.get_sample_value("database_threads_busy", {"kind": "import"})
+    def count_busy() -> float:
+        return BUSY.labels("import").read()[0]
 
     async def main(database: Database) -> None:
         imports = ImportService(database, HistoryLog(Settings(history="off")))

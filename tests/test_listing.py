@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -50,13 +51,18 @@ def sort_key(column: str) -> Callable[[dict[str, Any]], Any]:
     return lambda row: (row[column] is not None, row[column])
 
 
+def forms_of(text: str) -> set[str]:
+    """A filter matches as it is given, and normalised."""
+    return {text, " ".join(unicodedata.normalize("NFC", text).split())}
+
+
 def list_reference(rows: list[dict[str, Any]], query: dict[str, Any]) -> list[dict[str, Any]]:
     """Filter and sort as the contract says."""
     found = [
         row
         for row in rows
-        if ("department" not in query or row["department"] in query["department"])
-        and ("name" not in query or fold(query["name"]) in fold(row["name"] or ""))
+        if ("department" not in query or row["department"] in set().union(*map(forms_of, query["department"])))
+        and ("name" not in query or any(fold(form) in fold(row["name"] or "") for form in forms_of(query["name"])))
         and ("cgpa_min" not in query or (row["cgpa"] is not None and row["cgpa"] >= query["cgpa_min"]))
         and ("cgpa_max" not in query or (row["cgpa"] is not None and row["cgpa"] <= query["cgpa_max"]))
     ]

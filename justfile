@@ -17,7 +17,7 @@ dev:
 test *arguments:
     {{ dev }} pytest -n auto --dist worksteal {{ arguments }}
 
-# run the tests on the newest versions of all dependencies; arguments go to pytest
+# run the tests on the newest versions of all dependencies, if any is newer than its pin; arguments go to pytest
 test-newest *arguments:
     .ci/versions.py test {{ arguments }}
 
@@ -46,7 +46,7 @@ lint:
 audit:
     .ci/audit
 
-# run the tests on the newest versions, then pin these in pyproject.toml and, by their hashes, in docs/deploy/requirements.txt
+# run the tests on the newest versions, if any is newer, then pin these in pyproject.toml and, by their hashes, in docs/deploy/requirements.txt
 lock:
     .ci/versions.py renew
 

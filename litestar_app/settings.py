@@ -40,6 +40,9 @@ ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 
 MIN_CONNECTIONS = 4
 """To the database: to read, to write, to export and to import at the same time."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_DIGITS = 9
+"""Of a number; none that is longer is possible, whichever it is."""
 MAX_PORT = 65535
 MYSQL_PORT = 3306
 Host: TypeAlias = tuple[str, int]
@@ -104,6 +107,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         for name, is_possible, expected in LISTS:
             for entry in split(getattr(settings, name)):
                 _require(is_possible(entry), name, entry if name != "api_keys" else "…", expected)
+        ids = [entry.split(":")[2] for entry in split(settings.api_keys)]
+        _require(len({*ids}) == len(ids), "api_keys", "…", "each ID once")
         _ = settings.url  # an impossible one is reported before anything starts
         return settings
 
@@ -117,9 +122,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             if name.startswith("mysql_") and any("\ud800" <= character <= "\udfff" for character in value):
                 raise SettingsError(f"{name.upper()} is not UTF-8")
             if isinstance(field.default, int) or name == "history_days":
-                _require(re.fullmatch("[0-9]{1,9}", value), name, value, "an integer, in digits only")
-                bounds, values[name] = _get_bounds(field.type), int(value)
-                _require(int(value) in bounds, name, value, f"an integer from {bounds[0]} to {bounds[-1]}")
+                _require(re.fullmatch("[0-9]+", value), name, value, "an integer, in digits only")
+                bounds = _get_bounds(field.type)
+                values[name] = number = int(value) if len(value) <= MAX_DIGITS else bounds.stop
+                _require(number in bounds, name, value, f"an integer from {bounds[0]} to {bounds[-1]}")
             elif get_origin(field.type) is Literal:
                 choices = get_args(field.type)
                 values[name] = value.lower()
@@ -229,6 +235,13 @@ def _is_host(value: str) -> bool:
     return len(name) <= 253 and all(HOST_LABEL.fullmatch(label) for label in name.split("."))  # noqa: PLR2004  RFC 1035
 
 
+def _is_origin(value: str) -> bool:
+    """Tell whether browsers send this as an origin: in lower case, and without the default port of its scheme."""
+    parts = re.fullmatch(r"(https?)://([a-z0-9.:_\[\]-]+)", value)
+    host = _read_host(parts[2]) if parts else None
+    return parts is not None and host is not None and host[1] != DEFAULT_PORTS[parts[1]]
+
+
 def _is_network(value: str) -> bool:
     try:
         ipaddress.ip_network(value)
@@ -239,7 +252,10 @@ def _is_network(value: str) -> bool:
 
 TEXTS: dict[str, tuple[Callable[[str], object], str]] = {
     "rate_limit": (RATE_LIMIT.fullmatch, "a number of requests and a time, such as 600/minute, 10/second or 9999/hour"),
-    "host": (_is_host, "an IP address or a host name"),
+    "host": (
+        lambda value: _is_host(value) and not value.lower().startswith("::ffff:"),  # at which no socket can listen
+        "an IP address or a host name",
+    ),
     "mysql_host": (
         lambda value: all(map(_read_host, _split_hosts(value))),
         "an IP address or a host name, or several as in db1,db2:3307,[::1]:3308",
@@ -259,7 +275,7 @@ LISTS: list[tuple[str, Callable[[str], object], str]] = [
     ),
     (
         "cors_origins",
-        re.compile(r"https?://[a-z0-9.:_\[\]-]+").fullmatch,
+        _is_origin,
         "origins as browsers send them, such as https://students.example, in lower case and without a path",
     ),
     ("forwarded_allow_ips", _is_network, "addresses or networks of proxies, such as 10.0.0.5 or 10.0.0.0/24"),

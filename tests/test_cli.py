@@ -1,5 +1,6 @@
 """`litestar students …`, as processes: import, export, seed, on the database that a service may be serving."""
 
+import contextlib
 import json
 import os
 import pty
@@ -367,7 +368,11 @@ def test_ctrl_c_writes_nothing(commands: Commands, sqlite_path: Path, command: s
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert process.stdout.read() == b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while part := os.read(ours, 65536):
+            shown += part
     os.close(ours)
+    assert (b"nothing was stored, unless COMMIT had begun" in shown) == (until == b"comparing and writing")
     assert process.returncode == 130
     assert b"Traceback" not in shown
     assert len(query_sqlite(sqlite_path, ALL)) == 1
@@ -397,3 +402,34 @@ def test_ctrl_c_leaves_no_part_of_an_export(commands: Commands, sqlite_path: Pat
         assert process.stderr.read() == b""
     assert process.returncode == 130
     assert [path for path in commands.directory.iterdir() if not path.name.startswith(sqlite_path.name)] == []
+
+
+@pytest.mark.parametrize("given", ["1_0", "٣", "+1", "01", "abc", "9" * 20])
+def test_id_to_erase_is_written_as_in_a_url(commands: Commands, given: str) -> None:
+    """Python reads 1_0 as 10, which is somebody else."""
+    code, shown = commands.run("erase", given)[:2]
+    assert code == 2, shown
+
+
+def test_key_whose_secret_is_lost_is_named(commands: Commands) -> None:
+    """It is valid, and closes the service to everybody without a key."""
+    command = [str(LITESTAR), "keys", "create", "lost", "--role", "editor"]
+    with Path("/dev/full").open("wb") as out:
+        done = subprocess.run(
+            command,
+            cwd=commands.directory,
+            env=commands.environment,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "revoke it (litestar keys revoke lost)" in done.stderr
+
+
+def test_backup_is_no_stream(commands: Commands) -> None:
+    assert commands.run("seed", "1")[0] == 0
+    for given in ("-", "/dev/full"):
+        assert commands.run("backup", "--force", given)[0] == 2
+    assert not (commands.directory / "-").exists()

@@ -82,12 +82,25 @@ PREFIX = "expected a path such as /students-api, of letters, digits and . _ ~ -,
 LEVEL = "expected one of critical, error, warning, info, debug"
 RATE = "expected a number of requests and a time, such as 600/minute, 10/second or 9999/hour"
 LIMITS = ["MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_CLIENT", "MAX_REQUESTS"]
-BAD_HOSTS = [".", "a..b", "a" * 64, "a b", "a.-b", "a-", "h:80", "[::1]", "a\0b", "é" * 64, ".".join(["abcd"] * 51)]
+BAD_HOSTS = [
+    "::ffff:127.0.0.1",
+    ".",
+    "a..b",
+    "a" * 64,
+    "a b",
+    "a.-b",
+    "a-",
+    "h:80",
+    "[::1]",
+    "a\0b",
+    "é" * 64,
+    ".".join(["abcd"] * 51),
+]
 BAD_HOST_LISTS = ["a..b", "h,", ",", "h,,i", "h,a..b", "h:0", "h:65536", "h:x", "h:1:2", "[h]", "[::1", "::1:x", "h:٨"]
 BAD_VALUES = [
     *(("HOST", value, HOST) for value in BAD_HOSTS),
     *(("MYSQL_HOST", value, HOSTS) for value in BAD_HOST_LISTS),
-    *(("PORT", value, DIGITS) for value in ["http", " 8", "8 ", "+8", "1_0", "٨", "9" * 5000]),
+    *(("PORT", value, DIGITS) for value in ["http", " 8", "8 ", "+8", "1_0", "٨"]),
     *((name, "2.0", DIGITS) for name in ["WORKERS", "MYSQL_PORT"]),
     *(
         (name, value, "expected an integer from 1 to 65535")
@@ -119,6 +132,21 @@ def test_name_of_a_key_is_seen(name: str) -> None:
     expected = "NAME:ROLE:ID:SHA256, as litestar keys create --print-hash prints it; a comma between two of them"
     key = f"{name}:editor:abcdefgh:{'0' * 64}"
     assert reject({"API_KEYS": key}) == f"API_KEYS='…' is not possible: expected {expected}"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://a:99999", "https://[::1", "https://]", "https://a:b:c", "https://--", "https://a:443", "http://a:80"],
+)
+def test_impossible_origin(origin: str) -> None:
+    """One that no browser sends would be of no effect."""
+    assert reject({"CORS_ORIGINS": origin}).startswith(f"CORS_ORIGINS={origin!r} is not possible: expected origins")
+
+
+def test_id_of_a_key_is_there_once() -> None:
+    """Of two lines, the last would silently win."""
+    keys = [f"{name}:{role}:abcdefgh:{'0' * 64}" for name, role in (("a", "editor"), ("b", "reader"))]
+    assert reject({"API_KEYS": ",".join(keys)}) == "API_KEYS='…' is not possible: expected each ID once"
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), BAD_VALUES, ids=ascii)

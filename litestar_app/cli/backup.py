@@ -22,8 +22,12 @@ def backup_command(file: Path, *, force: bool) -> None:
     FILE appears when it is complete and checked, and only its owner may read it. A file of that name is replaced with
     --force only, also one that appears while the command runs.
     """
+    if str(file) == "-":
+        raise click.BadParameter("a backup is a file, which is checked before it gets its name; compress that")
     require_directory(file)
-    if file.exists() and not (force and file.is_file()):
+    if file.exists() and not file.is_file():
+        raise click.BadParameter(f"{click.format_filename(file)} is not a regular file")
+    if file.exists() and not force:
         raise click.BadParameter(f"{click.format_filename(file)} exists; --force replaces a file")
     with failures():
         settings = read_settings()

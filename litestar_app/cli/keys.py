@@ -1,6 +1,8 @@
 """`litestar keys create`, `list` and `revoke`."""
 
+import os
 import re
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -58,10 +60,19 @@ def create_command(name: str, *, role: "Role", expires: int | None, print_hash: 
             if expires:
                 raise click.UsageError("A key of API_KEYS does not expire: remove it there")
             click.echo(f"{key.name}:{key.role}:{key.id}:{key.sha256}")
-        else:
-            use_database(lambda database: KeyStore(database).create(key))
+            click.echo(secret)
+            return
+        use_database(lambda database: KeyStore(database).create(key))
+        try:
             click.echo(f"Created the key {name}, {role}. It works within five seconds. Its secret:")
-        click.echo(secret)
+            click.echo(secret)
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain too
+            sys.exit(
+                f"student-records: the key {name} was created, and its secret could not be written ({error.strerror}): "
+                f"revoke it (litestar keys revoke {name}) and create another one"
+            )
 
 
 @click.command("list")

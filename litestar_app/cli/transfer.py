@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from litestar_app.transfer.schemas import Report
 
 ENDINGS: dict[str, "Format | None"] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".xlsx": "xlsx"}
+STOPPED = "interrupted: nothing was stored, unless COMMIT had begun; see what is stored before you import it again"
 OTHER_ENDINGS = (".json", ".xls", ".xlsm", ".ods")
 """Of formats that are not written, where a CSV file would be taken for something else."""
 
@@ -191,8 +192,8 @@ def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
 
     def interrupt(*_: object) -> None:
         """End at once, and with the process its transaction: to wait for the thread would be to wait for COMMIT."""
-        if progress.is_shown:
-            os.write(sys.stderr.fileno(), b"\n")
+        newline = "\n" if progress.is_shown else ""
+        os.write(sys.stderr.fileno(), f"{newline}student-records: {STOPPED}\n".encode())
         for part in PARTS:
             part.unlink(missing_ok=True)
         os._exit(INTERRUPTED)

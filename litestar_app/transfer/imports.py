@@ -43,8 +43,8 @@ that; and what a byte of a workbook counts, which is compressed. A row of one le
 WRONG_FILE = "is it the right file, and are its cells separated as the header's are?"
 
 
-MAX_HASHES = 500_000
-"""Names that are kept in memory while namesakes are looked for: some 30 MB."""
+MAX_HASHES = 100_000
+"""Names that are kept in memory while namesakes are looked for: some 10 MB."""
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):

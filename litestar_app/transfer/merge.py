@@ -212,15 +212,14 @@ class Merge:
                 self._execute(update(STAGED).where(part, wrong).values(is_wrong=1))
 
     def _match_sent(self, part: ColumnElement[bool]) -> ColumnElement[bool]:
-        """Find the students who are stored as their rows were sent; return what such a row and its student have."""
+        """Prefer the students who are stored as their rows were sent; return what such a row and its student have."""
         sent = [D[field] == func.coalesce(T[field], S[field]) for field in ("name", "department")]
         same = and_(T.number == S.number, *sent)
         pairs = SENT.join(STUDENTS, and_(*sent))
-        found = select(func.min(D.id)).select_from(pairs).where(T.number == S.number)
-        matches = select(func.count()).select_from(pairs).where(T.number == S.number)
-        unmatched = update(STAGED).where(part, S.matches == 0)
-        self._execute(unmatched.values(target=found.scalar_subquery()))
-        self._execute(unmatched.where(S.target.is_not(None)).values(matches=matches.scalar_subquery()))
+        found = select(func.min(D.id)).select_from(pairs).where(T.number == S.number).scalar_subquery()
+        matches = select(func.count()).select_from(pairs).where(T.number == S.number).scalar_subquery()
+        self._execute(update(STAGED).where(part).values(target=func.coalesce(found, S.target)))
+        self._execute(update(STAGED).where(part).values(matches=func.coalesce(func.nullif(matches, 0), S.matches)))
         return exists().where(same).correlate(STAGED, STUDENTS)
 
     def _keep_sent(self, part: ColumnElement[bool]) -> None:

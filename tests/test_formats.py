@@ -300,9 +300,21 @@ SPLIT: dict[str, tuple[str, list[tuple[Any, ...]], list[tuple[int, str]]]] = {
     "quoted numbers": (f'{NOTE}\n"A","B","8","9"\n', [(None, "A", "B", 8.0)], []),
     "last cells that are empty": (f"{NOTE}\nA,B,8,9\nC,D,7,\n", [(None, "A", "B", 8.0), (None, "C", "D", 7.0)], []),
     "no CGPA together": (f"{NOTE}\nA,B,8,9\nC,D,10,21\n", [(None, "A", "B", 8.0), (None, "C", "D", 10.0)], []),
-    "no good row": ("id,cgpa,department,name\n1,8,101,A\n", [(1, "A", "101", 8.0)], []),
-    "semicolons": (f"{NOTE}\nA,B,8,9\n".replace(",", ";"), [(None, "A", "B", 8.0)], []),
-    "no whole number": (f"{NOTE}\nA,B,x,9\n", [], [(2, f"expected {CGPA}")]),
+    "a department of digits": ("name,cgpa,department\nAnn,8,9\n", [], [(2, split("8", "9"))]),
+    "a name of digits": ("cgpa,name,department\n8,9,Ann\n", [], [(2, split("8", "9"))]),
+    "a department of a student": ("id,cgpa,department\n4,8,9\n", [], [(2, split("8", "9"))]),
+    "a name of a student": ("id,cgpa,name\n1,8,9\n", [], [(2, split("8", "9"))]),
+    "a department in the middle": ("id,cgpa,department,name\n1,8,101,A\n", [], [(2, split("8", "101"))]),
+    "a department and fewer cells": ("name,cgpa,department,note\nAnn,8,9\n", [], [(2, split("8", "9"))]),
+    "departments of digits": (
+        "id,cgpa,department,name\n1,8,101,A\n2,8.5,101,B\n",
+        [(1, "A", "101", 8.0), (2, "B", "101", 8.5)],
+        [],
+    ),
+    "a department that is none": ("name,cgpa,department\nAnn,8,9A\n", [(None, "Ann", "9A", 8.0)], []),
+    "a department that is no decimals": ("name,cgpa,department\nAnn,10,21\n", [(None, "Ann", "21", 10.0)], []),
+    "a sign": (f"{NOTE}\nA,B,+8,9\nC,D,'-0,5\n", [], [(2, split("+8", "9")), (3, split("'-0", "5"))]),
+    "a sign is no decimals": (f"{NOTE}\nA,B,8,9\nC,D,+7,x\n", [(None, "C", "D", 7.0)], [(2, split("8", "9"))]),
 }
 
 
@@ -314,6 +326,17 @@ def test_decimal_comma_without_quotes_is_not_two_cells(
     read = Read(content)
     assert (read.students, [(error.row, error.detail) for error in read.errors]) == (students, errors)
     assert Read(read.write_rejected()).errors == [RowError(row, *error[1:]) for row, error in enumerate(read.errors, 2)]
+
+
+def test_decimal_comma_in_a_corrected_row_is_not_a_reason() -> None:
+    """A reason is never a number, whatever other rows show; and the row stays one with an error until it is edited."""
+    read = Read("name,department,cgpa,error\nA,B,10,5\nC,D,8.9,\nE,F,7,\nG,H,9,5\n")
+    assert read.students == [(None, "C", "D", 8.9), (None, "E", "F", 7.0)]
+    assert [(error.row, error.detail) for error in read.errors] == [(2, split("10", "5")), (5, split("9", "5"))]
+    again = read.write_rejected().decode()
+    assert again.splitlines()[1] == f'A,B,10,"{split("10", "5")}",5'
+    assert [(error.row, error.value) for error in Read(again).errors] == [(2, "5"), (3, "5")]
+    assert Read(again.replace("10,", "9.5,").replace(",5\r", "\r")).students[0] == (None, "A", "B", 9.5)
 
 
 def test_file_is_searched_for_decimals_once() -> None:

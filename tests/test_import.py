@@ -242,6 +242,24 @@ def foreign_table(database_url: str, query: Query) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.parametrize(("kind", "media_type"), [("csv", CSV), ("ndjson", NDJSON), ("xlsx", XLSX)])
+def test_exported_blobs_are_unchanged(
+    sqlite_url: str, query_file: Callable[..., Rows], kind: str, media_type: str
+) -> None:
+    """SQLite may hold them where texts belong. One that is not UTF-8 is an error, since a file cannot have it."""
+    query_file("CREATE TABLE students (id INTEGER PRIMARY KEY, name VARCHAR, department VARCHAR, cgpa FLOAT)")
+    query_file("INSERT INTO students VALUES (1, X'416E6E', 'CSE', 8), (2, 'Bob', X'4353FF45', 7), (3, X'', 'ECE', 6)")
+    students = query_file(SELECT)
+    with serve_database(sqlite_url) as client:
+        content = client.get("/students/export", params={"format": kind}).content
+        if kind == "csv":
+            assert content.decode().splitlines()[1:] == ["1,Ann,CSE,8.0", "2,Bob,CS\ufffdE,7.0", "3,,ECE,6.0"]
+        errors = [make_error(2 if kind == "ndjson" else 3, "department", "CS\ufffdE", BAD_TEXTS["Jos\ufffd"])]
+        response = send(client, content, media_type, mode="valid")
+        assert_imported(response, unchanged=2, rejected=1, errors=errors)
+        assert query_file(SELECT) == students
+
+
 @pytest.mark.parametrize("kind", ["csv", "ndjson", "xlsx"])
 def test_exported_rows_of_another_program_are_unchanged(
     foreign_table: httpx.Client, read: Callable[[], Rows], kind: str
@@ -996,9 +1014,13 @@ def test_import_waits_for_a_rename(mariadb: MariaDB, mysql_url: str) -> None:
 def test_cgpa_that_a_spreadsheet_has_rounded_is_unchanged(client: httpx.Client, query: Query) -> None:
     """LibreOffice and Excel keep 15 digits; a file of another program says what it means."""
     third = 25 / 3
-    store(query, [(1, "Ananya", "CSE", third), (2, "Boris", "CSE", 2 / 3), (3, "Cy", "CSE", 10.0)])
+    foreign = [(4, "Di", "CSE", 269 / 3), (5, "Ed", "CSE", 2e20 / 3), (6, "Flo", "CSE", -269 / 3)]
+    store(query, [(1, "Ananya", "CSE", third), (2, "Boris", "CSE", 2 / 3), (3, "Cy", "CSE", 10.0), *foreign])
     rounded = "id,cgpa\r\n1,8.33333333333333\r\n2,0.666666666666667\r\n3,10\r\n"
-    assert_imported(send(client, rounded), unchanged=3)
+    rounded += "4,89.6666666666667\r\n5,6.66666666666667E+19\r\n6,-89.6666666666667\r\n"
+    assert_imported(send(client, rounded), unchanged=6)
+    errors = [make_error(2, "cgpa", "89.66666666667", f"expected {CGPA}")]
+    assert_rejected(send(client, "id,cgpa\r\n4,89.66666666667\r\n"), rejected=1, errors=errors)
     assert_imported(send(client, make_xlsx([["id", "cgpa"], [1, 8.33333333333333]]), XLSX), unchanged=1)
     assert client.get("/student/1").json()["cgpa"] == third
     assert_imported(send(client, '{"id": 1, "cgpa": 8.33333333333333}\n', NDJSON), updated=1)

@@ -242,6 +242,26 @@ def foreign_table(database_url: str, query: Query) -> Iterator[httpx.Client]:
         yield client
 
 
+BLANK = ["\t", "\n", "\r\n", "\u3000", "\u00a0 ", " \t", "\x0b", "  ", "\u2028"]
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("csv", CSV), ("ndjson", NDJSON), ("xlsx", XLSX)])
+def test_exported_white_space_is_unchanged(
+    client: httpx.Client, query: Query, read: Callable[[], Rows], kind: str, media_type: str
+) -> None:
+    """An empty cell, or other white space, stands for it no more than for another text."""
+    students = [(number, text, f"{text}CSE", 5.0) for number, text in enumerate(BLANK, 1)]
+    students += [(number + 20, "A", text, 5.0) for number, text in enumerate(BLANK)]
+    store(query, students)
+    content = client.get("/students/export", params={"format": kind}).content
+    assert_imported(send(client, content, media_type), unchanged=len(students))
+    for cell in ('""', '"  "', '"\n"'):
+        for row in (f"id,name\r\n1,{cell}\r\n", f"name,department,cgpa\r\n{cell},CSE,1\r\n"):
+            (error,) = send(client, row).json()["errors"]
+            assert (error["row"], error["column"], error["detail"]) == (2, "name", EMPTY)
+    assert read() == students
+
+
 @pytest.mark.parametrize(("kind", "media_type"), [("csv", CSV), ("ndjson", NDJSON), ("xlsx", XLSX)])
 def test_exported_blobs_are_unchanged(
     sqlite_url: str, query_file: Callable[..., Rows], kind: str, media_type: str

@@ -144,9 +144,12 @@ def test_charsets_are_decoded_across_chunks() -> None:
 
 NO_HEADER = "is not a header with the columns name, department, cgpa and perhaps id: it lacks"
 SURPLUS = "more cells than the header has; a decimal comma needs quotes around the number, or ; between the cells"
+EMPTY_SURPLUS = "more cells than the header has; remove the last ones, which are empty"
 STRAY = "expected nothing in a column that has no name in the header"
 QUOTE = "a quote is not closed, or text follows it; reading went on with the next line"
 MANY_NAMES = [f'{{"{number}": 1}}' for number in range(1000)]
+IS_WORKBOOK = "The file is an Excel workbook (.xlsx), but it was sent as"
+IS_NONE = "The file was sent as an Excel workbook (.xlsx), but it is none; if it is"
 BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "empty": ("", None, None, "The file is empty; expected a header with name, department, cgpa"),
     "blank": ("\n \n", None, None, "The file is empty"),
@@ -161,8 +164,10 @@ BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "UTF-16 without BOM": (COMMA.encode("utf-16-le"), "csv", None, "The file is not text, or in another charset"),
     "a long row": ("name,department,cgpa\n" + "x," * 2_000_000, "csv", None, "Row 2 is longer than 1,048,576 bytes"),
     "a long quoted row": ("name,department,cgpa\n" + '"\n",' * 1_000_000, "csv", None, "Row 2 is longer than"),
-    "a workbook as CSV": (make_xlsx([HEADER]), "csv", None, "The file is not what its media type says"),
-    "CSV as a workbook": (COMMA, "xlsx", None, "The file is not what its media type says: a workbook has to be sent"),
+    "a workbook as CSV": (make_xlsx([HEADER]), "csv", None, f"{IS_WORKBOOK} CSV; send it as what it is"),
+    "a workbook as JSON": (make_xlsx([HEADER]), "json", None, f"{IS_WORKBOOK} JSON; send it as what it is"),
+    "CSV as a workbook": (COMMA, "xlsx", None, f"{IS_NONE} CSV, as it seems, send it as that"),
+    "NDJSON as a workbook": ('{"name": 1}', "xlsx", None, f"{IS_NONE} NDJSON, as it seems, send it as that"),
     "an object": ('{"name": 1}', "json", None, "After element 0: not a JSON array"),
     "two arrays": ("[] []", "json", None, "After element 0: not a JSON array"),
     "no comma": ("[{} {}]", "json", None, "After element 1: not a JSON array"),
@@ -269,6 +274,24 @@ def test_good_row_with_one_cell_more_is_an_error() -> None:
     assert (read.rows, read.errors) == ([], [RowError(2, None, "", SURPLUS)])
     assert Read(read.write_rejected()).errors == read.errors
     assert Read("name;department;cgpa\nAnanya;CSE;8,9;\n").rows == [ANANYA]
+
+
+@pytest.mark.parametrize(
+    ("content", "value", "detail"),
+    [
+        ("name,department,cgpa\nAnn,CSE,8,9\n", "9", SURPLUS),
+        ("name,department,cgpa\nAnn,CSE,+8,9,\n", "9", SURPLUS),
+        ("name,cgpa,department\nAnn,8,9,CSE\n", "CSE", SURPLUS),
+        ("name,department,cgpa\nAnn,CSE,8,B\n", "B", STRAY),
+        ("name;department;cgpa\nAnn;CSE;8;9\n", "9", STRAY),
+        ("name,department,cgpa\nAnn,CSE,8,\n", "", EMPTY_SURPLUS),
+        ("name,department,cgpa\nAnn,CSE,8.9,,\n", "", EMPTY_SURPLUS),
+        ("id,name\n1,Ann,8\n", "8", STRAY),
+    ],
+)
+def test_surplus_cell_is_explained(content: str, value: str, detail: str) -> None:
+    """By decimal commas only where there may be one."""
+    assert Read(content).errors == [RowError(2, None, value, detail)]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

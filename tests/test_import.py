@@ -36,6 +36,7 @@ CSV, NDJSON, JSON, XLSX = (
     "application/json",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 )
+TABS, JSONL = "text/tab-separated-values", "application/jsonl"
 HEADER = "name,department,cgpa\r\n"
 ID = "expected an integer, the id of a student, or an empty cell"
 UNKNOWN = "no student has this id; leave it empty to create a student"
@@ -577,7 +578,9 @@ FILES = {
     "semicolons": (b"name;department;cgpa\nAnanya;CSE;8,9\n", CSV),
     "sep=": (b'sep=;\nname;department;cgpa\n"Ananya";CSE;8,9\n', CSV),
     "tabs in UTF-16": ("\ufeffname\tdepartment\tcgpa\rAnanya\tCSE\t8,9\r".encode("utf-16-le"), CSV),
+    "tabs by their media type": (b"name\tdepartment\tcgpa\nAnanya\tCSE\t8,9\n", TABS),
     "NDJSON": (json.dumps(ROW).encode() + b"\n", NDJSON),
+    "JSON lines": (json.dumps(ROW).encode() + b"\n", JSONL),
     "JSON": (json.dumps([ROW]).encode(), JSON),
     "xlsx": (SHEET, XLSX),
 }
@@ -639,7 +642,7 @@ def test_file_that_cannot_be_read_is_a_422(
     assert read() == STORED
 
 
-KINDS = f"{CSV}, {NDJSON}, {JSON}, {XLSX}, multipart/form-data"
+KINDS = f"{CSV}, {TABS}, {NDJSON}, {JSONL}, {JSON}, {XLSX}, multipart/form-data"
 EXPECTED = f"Expected a file with Content-Type: {KINDS}; no Content-Encoding"
 
 

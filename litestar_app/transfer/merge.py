@@ -242,8 +242,8 @@ class Merge:
         """Compare what is stored with what the file has."""
         if field == "cgpa" and self._is_rounded:
             size = func.abs(D.cgpa)
-            size = case((size.between(1, 10), 1.0), (size <= MAX_DOUBLE, size), else_=1.0)
-            return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
+            unit = case((size.between(1, 10), 1.0), (size <= MAX_DOUBLE, size), else_=1.0)
+            return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * unit)
         # SQLite may hold a BLOB of another program, which an export has as a text
         is_blob_possible = field != "cgpa" and self._connection.dialect.name == "sqlite"
         return (cast(D[field], Text) if is_blob_possible else D[field]).is_distinct_from(S[field])

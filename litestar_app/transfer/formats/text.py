@@ -326,6 +326,16 @@ class CsvTable(TextTable):
             self.row = row
         return False
 
+    def has_split(self, cells: Cells) -> bool:
+        """Tell whether whole numbers stand in the CGPA and the next cell, between commas."""
+        behind = self.columns.get("cgpa", len(cells)) + 1
+        return (
+            self._delimiter == ","
+            and behind < len(cells)
+            and _is_whole(cells[behind - 1])
+            and cells[behind].strip().isdecimal()
+        )
+
     def show(self, cell: str) -> str:
         """Return the cell as it was sent."""
         return cell

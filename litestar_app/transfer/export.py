@@ -60,9 +60,12 @@ def _fetch_batches(connection: Connection, statement: Select[Any]) -> Iterator[S
 
     What SQLite holds as a BLOB, as another program can write it, is a text here, decoded as texts are.
     """
-    for rows in connection.execution_options(yield_per=BATCH).execute(statement).partitions():
-        has_bytes = bytes in set(map(type, chain.from_iterable(rows)))
-        yield [[_decode(value) for value in row] for row in rows] if has_bytes else rows
+    return map(_decode_rows, connection.execution_options(yield_per=BATCH).execute(statement).partitions())
+
+
+def _decode_rows(rows: Sequence[Any]) -> Sequence[Any]:
+    has_bytes = bytes in set(map(type, chain.from_iterable(rows)))
+    return [[_decode(value) for value in row] for row in rows] if has_bytes else rows
 
 
 def _decode(value: object) -> object:

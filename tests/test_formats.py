@@ -144,9 +144,12 @@ def test_charsets_are_decoded_across_chunks() -> None:
 
 NO_HEADER = "is not a header with the columns name, department, cgpa and perhaps id: it lacks"
 SURPLUS = "more cells than the header has; a decimal comma needs quotes around the number, or ; between the cells"
+EMPTY_SURPLUS = "more cells than the header has; remove the last ones, which are empty"
 STRAY = "expected nothing in a column that has no name in the header"
 QUOTE = "a quote is not closed, or text follows it; reading went on with the next line"
 MANY_NAMES = [f'{{"{number}": 1}}' for number in range(1000)]
+IS_WORKBOOK = "The file is an Excel workbook (.xlsx), but it was sent as"
+IS_NONE = "The file was sent as an Excel workbook (.xlsx), but it is none; if it is"
 BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "empty": ("", None, None, "The file is empty; expected a header with name, department, cgpa"),
     "blank": ("\n \n", None, None, "The file is empty"),
@@ -161,8 +164,10 @@ BAD_FILES: dict[str, tuple[bytes | str, Kind | None, str | None, str]] = {
     "UTF-16 without BOM": (COMMA.encode("utf-16-le"), "csv", None, "The file is not text, or in another charset"),
     "a long row": ("name,department,cgpa\n" + "x," * 2_000_000, "csv", None, "Row 2 is longer than 1,048,576 bytes"),
     "a long quoted row": ("name,department,cgpa\n" + '"\n",' * 1_000_000, "csv", None, "Row 2 is longer than"),
-    "a workbook as CSV": (make_xlsx([HEADER]), "csv", None, "The file is not what its media type says"),
-    "CSV as a workbook": (COMMA, "xlsx", None, "The file is not what its media type says: a workbook has to be sent"),
+    "a workbook as CSV": (make_xlsx([HEADER]), "csv", None, f"{IS_WORKBOOK} CSV; send it as what it is"),
+    "a workbook as JSON": (make_xlsx([HEADER]), "json", None, f"{IS_WORKBOOK} JSON; send it as what it is"),
+    "CSV as a workbook": (COMMA, "xlsx", None, f"{IS_NONE} CSV, as it seems, send it as that"),
+    "NDJSON as a workbook": ('{"name": 1}', "xlsx", None, f"{IS_NONE} NDJSON, as it seems, send it as that"),
     "an object": ('{"name": 1}', "json", None, "After element 0: not a JSON array"),
     "two arrays": ("[] []", "json", None, "After element 0: not a JSON array"),
     "no comma": ("[{} {}]", "json", None, "After element 1: not a JSON array"),
@@ -271,6 +276,24 @@ def test_good_row_with_one_cell_more_is_an_error() -> None:
     assert Read("name;department;cgpa\nAnanya;CSE;8,9;\n").rows == [ANANYA]
 
 
+@pytest.mark.parametrize(
+    ("content", "value", "detail"),
+    [
+        ("name,department,cgpa\nAnn,CSE,8,9\n", "9", SURPLUS),
+        ("name,department,cgpa\nAnn,CSE,+8,9,\n", "9", SURPLUS),
+        ("name,cgpa,department\nAnn,8,9,CSE\n", "CSE", SURPLUS),
+        ("name,department,cgpa\nAnn,CSE,8,B\n", "B", STRAY),
+        ("name;department;cgpa\nAnn;CSE;8;9\n", "9", STRAY),
+        ("name,department,cgpa\nAnn,CSE,8,\n", "", EMPTY_SURPLUS),
+        ("name,department,cgpa\nAnn,CSE,8.9,,\n", "", EMPTY_SURPLUS),
+        ("id,name\n1,Ann,8\n", "8", STRAY),
+    ],
+)
+def test_surplus_cell_is_explained(content: str, value: str, detail: str) -> None:
+    """By decimal commas only where there may be one."""
+    assert Read(content).errors == [RowError(2, None, value, detail)]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_row_without_a_cell_of_ours_is_an_error(delimiter: str) -> None:
     """It may have lost one; cells of columns that are not ours may be missing."""
@@ -300,9 +323,21 @@ SPLIT: dict[str, tuple[str, list[tuple[Any, ...]], list[tuple[int, str]]]] = {
     "quoted numbers": (f'{NOTE}\n"A","B","8","9"\n', [(None, "A", "B", 8.0)], []),
     "last cells that are empty": (f"{NOTE}\nA,B,8,9\nC,D,7,\n", [(None, "A", "B", 8.0), (None, "C", "D", 7.0)], []),
     "no CGPA together": (f"{NOTE}\nA,B,8,9\nC,D,10,21\n", [(None, "A", "B", 8.0), (None, "C", "D", 10.0)], []),
-    "no good row": ("id,cgpa,department,name\n1,8,101,A\n", [(1, "A", "101", 8.0)], []),
-    "semicolons": (f"{NOTE}\nA,B,8,9\n".replace(",", ";"), [(None, "A", "B", 8.0)], []),
-    "no whole number": (f"{NOTE}\nA,B,x,9\n", [], [(2, f"expected {CGPA}")]),
+    "a department of digits": ("name,cgpa,department\nAnn,8,9\n", [], [(2, split("8", "9"))]),
+    "a name of digits": ("cgpa,name,department\n8,9,Ann\n", [], [(2, split("8", "9"))]),
+    "a department of a student": ("id,cgpa,department\n4,8,9\n", [], [(2, split("8", "9"))]),
+    "a name of a student": ("id,cgpa,name\n1,8,9\n", [], [(2, split("8", "9"))]),
+    "a department in the middle": ("id,cgpa,department,name\n1,8,101,A\n", [], [(2, split("8", "101"))]),
+    "a department and fewer cells": ("name,cgpa,department,note\nAnn,8,9\n", [], [(2, split("8", "9"))]),
+    "departments of digits": (
+        "id,cgpa,department,name\n1,8,101,A\n2,8.5,101,B\n",
+        [(1, "A", "101", 8.0), (2, "B", "101", 8.5)],
+        [],
+    ),
+    "a department that is none": ("name,cgpa,department\nAnn,8,9A\n", [(None, "Ann", "9A", 8.0)], []),
+    "a department that is no decimals": ("name,cgpa,department\nAnn,10,21\n", [(None, "Ann", "21", 10.0)], []),
+    "a sign": (f"{NOTE}\nA,B,+8,9\nC,D,'-0,5\n", [], [(2, split("+8", "9")), (3, split("'-0", "5"))]),
+    "a sign is no decimals": (f"{NOTE}\nA,B,8,9\nC,D,+7,x\n", [(None, "C", "D", 7.0)], [(2, split("8", "9"))]),
 }
 
 
@@ -314,6 +349,17 @@ def test_decimal_comma_without_quotes_is_not_two_cells(
     read = Read(content)
     assert (read.students, [(error.row, error.detail) for error in read.errors]) == (students, errors)
     assert Read(read.write_rejected()).errors == [RowError(row, *error[1:]) for row, error in enumerate(read.errors, 2)]
+
+
+def test_decimal_comma_in_a_corrected_row_is_not_a_reason() -> None:
+    """A reason is never a number, whatever other rows show; and the row stays one with an error until it is edited."""
+    read = Read("name,department,cgpa,error\nA,B,10,5\nC,D,8.9,\nE,F,7,\nG,H,9,5\n")
+    assert read.students == [(None, "C", "D", 8.9), (None, "E", "F", 7.0)]
+    assert [(error.row, error.detail) for error in read.errors] == [(2, split("10", "5")), (5, split("9", "5"))]
+    again = read.write_rejected().decode()
+    assert again.splitlines()[1] == f'A,B,10,"{split("10", "5")}",5'
+    assert [(error.row, error.value) for error in Read(again).errors] == [(2, "5"), (3, "5")]
+    assert Read(again.replace("10,", "9.5,").replace(",5\r", "\r")).students[0] == (None, "A", "B", 9.5)
 
 
 def test_file_is_searched_for_decimals_once() -> None:

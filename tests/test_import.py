@@ -36,6 +36,7 @@ CSV, NDJSON, JSON, XLSX = (
     "application/json",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 )
+TABS, JSONL = "text/tab-separated-values", "application/jsonl"
 HEADER = "name,department,cgpa\r\n"
 ID = "expected an integer, the id of a student, or an empty cell"
 UNKNOWN = "no student has this id; leave it empty to create a student"
@@ -242,6 +243,44 @@ def foreign_table(database_url: str, query: Query) -> Iterator[httpx.Client]:
         yield client
 
 
+BLANK = ["\t", "\n", "\r\n", "\u3000", "\u00a0 ", " \t", "\x0b", "  ", "\u2028"]
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("csv", CSV), ("ndjson", NDJSON), ("xlsx", XLSX)])
+def test_exported_white_space_is_unchanged(
+    client: httpx.Client, query: Query, read: Callable[[], Rows], kind: str, media_type: str
+) -> None:
+    """An empty cell, or other white space, stands for it no more than for another text."""
+    students = [(number, text, f"{text}CSE", 5.0) for number, text in enumerate(BLANK, 1)]
+    students += [(number + 20, "A", text, 5.0) for number, text in enumerate(BLANK)]
+    store(query, students)
+    content = client.get("/students/export", params={"format": kind}).content
+    assert_imported(send(client, content, media_type), unchanged=len(students))
+    for cell in ('""', '"  "', '"\n"'):
+        for row in (f"id,name\r\n1,{cell}\r\n", f"name,department,cgpa\r\n{cell},CSE,1\r\n"):
+            (error,) = send(client, row).json()["errors"]
+            assert (error["row"], error["column"], error["detail"]) == (2, "name", EMPTY)
+    assert read() == students
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("csv", CSV), ("ndjson", NDJSON), ("xlsx", XLSX)])
+def test_exported_blobs_are_unchanged(
+    sqlite_url: str, query_file: Callable[..., Rows], kind: str, media_type: str
+) -> None:
+    """SQLite may hold them where texts belong. One that is not UTF-8 is an error, since a file cannot have it."""
+    query_file("CREATE TABLE students (id INTEGER PRIMARY KEY, name VARCHAR, department VARCHAR, cgpa FLOAT)")
+    query_file("INSERT INTO students VALUES (1, X'416E6E', 'CSE', 8), (2, 'Bob', X'4353FF45', 7), (3, X'', 'ECE', 6)")
+    students = query_file(SELECT)
+    with serve_database(sqlite_url) as client:
+        content = client.get("/students/export", params={"format": kind}).content
+        if kind == "csv":
+            assert content.decode().splitlines()[1:] == ["1,Ann,CSE,8.0", "2,Bob,CS\ufffdE,7.0", "3,,ECE,6.0"]
+        errors = [make_error(2 if kind == "ndjson" else 3, "department", "CS\ufffdE", BAD_TEXTS["Jos\ufffd"])]
+        response = send(client, content, media_type, mode="valid")
+        assert_imported(response, unchanged=2, rejected=1, errors=errors)
+        assert query_file(SELECT) == students
+
+
 @pytest.mark.parametrize("kind", ["csv", "ndjson", "xlsx"])
 def test_exported_rows_of_another_program_are_unchanged(
     foreign_table: httpx.Client, read: Callable[[], Rows], kind: str
@@ -320,6 +359,26 @@ def test_match_by_a_name_that_is_not_normalised(foreign_table: httpx.Client, rea
     unknown = [{"name": "a\x07b", "department": "X", "cgpa": 1}]
     errors = [make_error(1, "name", "a\x07b", BAD_TEXTS["a\x07b"])]
     assert_rejected(send(foreign_table, json.dumps(unknown), JSON, match="name,department"), rejected=1, errors=errors)
+
+
+@pytest.mark.parametrize(("normal", "sent"), [("A B", "A  B"), ("Jos\u00e9", "Jose\u0301"), ("A B", "A\u00a0B")])
+def test_match_prefers_the_student_who_is_stored_as_sent(
+    client: httpx.Client, query: Query, read: Callable[[], Rows], normal: str, sent: str
+) -> None:
+    """To the one who is stored as the texts would be once normalised; two who are stored as sent are an error."""
+    students = [(number, text, f"{text} Department", 5.0) for number, text in enumerate([normal, sent], 1)]
+    store(query, students)
+    as_sent, as_normal = ({"name": student[1], "department": student[2]} for student in reversed(students))
+    content = json.dumps([{**as_sent, "cgpa": 7}])
+    assert_imported(send(client, content, JSON, match="name,department"), updated=1)
+    assert read() == [students[0], (*students[1][:3], 7.0)]
+    content = json.dumps([{**as_normal, "cgpa": 6}])
+    assert_imported(send(client, content, JSON, match="name,department"), updated=1)
+    assert read() == [(*students[0][:3], 6.0), (*students[1][:3], 7.0)]
+    store(query, [(3, *students[1][1:])])
+    content = json.dumps([{**as_sent, "cgpa": 8}])
+    errors = [make_error(1, None, "", "2 students have this name and department; name one by its id")]
+    assert_rejected(send(client, content, JSON, match="name,department"), rejected=1, errors=errors)
 
 
 def test_infinity_of_another_program_is_unchanged(sqlite_url: str, query_file: Callable[..., Rows]) -> None:
@@ -519,7 +578,9 @@ FILES = {
     "semicolons": (b"name;department;cgpa\nAnanya;CSE;8,9\n", CSV),
     "sep=": (b'sep=;\nname;department;cgpa\n"Ananya";CSE;8,9\n', CSV),
     "tabs in UTF-16": ("\ufeffname\tdepartment\tcgpa\rAnanya\tCSE\t8,9\r".encode("utf-16-le"), CSV),
+    "tabs by their media type": (b"name\tdepartment\tcgpa\nAnanya\tCSE\t8,9\n", TABS),
     "NDJSON": (json.dumps(ROW).encode() + b"\n", NDJSON),
+    "JSON lines": (json.dumps(ROW).encode() + b"\n", JSONL),
     "JSON": (json.dumps([ROW]).encode(), JSON),
     "xlsx": (SHEET, XLSX),
 }
@@ -581,7 +642,7 @@ def test_file_that_cannot_be_read_is_a_422(
     assert read() == STORED
 
 
-KINDS = f"{CSV}, {NDJSON}, {JSON}, {XLSX}, multipart/form-data"
+KINDS = f"{CSV}, {TABS}, {NDJSON}, {JSONL}, {JSON}, {XLSX}, multipart/form-data"
 EXPECTED = f"Expected a file with Content-Type: {KINDS}; no Content-Encoding"
 
 
@@ -976,9 +1037,13 @@ def test_import_waits_for_a_rename(mariadb: MariaDB, mysql_url: str) -> None:
 def test_cgpa_that_a_spreadsheet_has_rounded_is_unchanged(client: httpx.Client, query: Query) -> None:
     """LibreOffice and Excel keep 15 digits; a file of another program says what it means."""
     third = 25 / 3
-    store(query, [(1, "Ananya", "CSE", third), (2, "Boris", "CSE", 2 / 3), (3, "Cy", "CSE", 10.0)])
+    foreign = [(4, "Di", "CSE", 269 / 3), (5, "Ed", "CSE", 2e20 / 3), (6, "Flo", "CSE", -269 / 3)]
+    store(query, [(1, "Ananya", "CSE", third), (2, "Boris", "CSE", 2 / 3), (3, "Cy", "CSE", 10.0), *foreign])
     rounded = "id,cgpa\r\n1,8.33333333333333\r\n2,0.666666666666667\r\n3,10\r\n"
-    assert_imported(send(client, rounded), unchanged=3)
+    rounded += "4,89.6666666666667\r\n5,6.66666666666667E+19\r\n6,-89.6666666666667\r\n"
+    assert_imported(send(client, rounded), unchanged=6)
+    errors = [make_error(2, "cgpa", "89.66666666667", f"expected {CGPA}")]
+    assert_rejected(send(client, "id,cgpa\r\n4,89.66666666667\r\n"), rejected=1, errors=errors)
     assert_imported(send(client, make_xlsx([["id", "cgpa"], [1, 8.33333333333333]]), XLSX), unchanged=1)
     assert client.get("/student/1").json()["cgpa"] == third
     assert_imported(send(client, '{"id": 1, "cgpa": 8.33333333333333}\n', NDJSON), updated=1)

@@ -53,7 +53,9 @@ MEDIA_TYPES: dict[Format, str] = {"csv": CSV, "ndjson": NDJSON, "xlsx": XLSX}
 
 KINDS: dict[str, Kind | None] = {
     TEXT_CSV: "csv",
+    "text/tab-separated-values": "csv",  # which has the delimiter of its header, whatever it is called
     NDJSON: "ndjson",
+    "application/jsonl": "ndjson",
     "application/json": "json",
     XLSX: "xlsx",
     FORM: None,  # where the content decides, whatever type a browser gives the part
@@ -216,7 +218,8 @@ class TransferController(Controller):
         """Create and update students from a file: every row or none, or with `mode=valid` the good ones.
 
         The file is the part `file` of a form; its content says what it is. It may also be the body itself, with
-        `Content-Type: text/csv`, `application/x-ndjson`, `application/json` (an array) or
+        `Content-Type: text/csv` or `text/tab-separated-values`, `application/x-ndjson` or `application/jsonl`,
+        `application/json` (an array) or
         `application/vnd.openxmlformats-officedocument.spreadsheetml.sheet`.
 
         With `Accept: text/csv` the response is the rejected rows as a file, to correct and send again.

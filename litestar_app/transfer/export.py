@@ -1,12 +1,14 @@
 """Export: the students of a listing as a file, streamed from one snapshot."""
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from itertools import chain
 from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Select
 
 from litestar_app.database import Database
+from litestar_app.database.sqlite import decode_any
 from litestar_app.resources import using_temporary_files
 from litestar_app.students.listing import Listing, select_students
 from litestar_app.transfer.formats import encode_csv, encode_csv_header, encode_ndjson, write_xlsx
@@ -54,5 +56,17 @@ EXPORTERS: dict[Format, Callable[[Connection, Select[Any]], Generator[bytes, Non
 
 
 def _fetch_batches(connection: Connection, statement: Select[Any]) -> Iterator[Sequence[Any]]:
-    """Run one statement, which sees one state of the database however long its rows are read."""
-    return connection.execution_options(yield_per=BATCH).execute(statement).partitions()
+    """Run one statement, which sees one state of the database however long its rows are read.
+
+    What SQLite holds as a BLOB, as another program can write it, is a text here, decoded as texts are.
+    """
+    return map(_decode_rows, connection.execution_options(yield_per=BATCH).execute(statement).partitions())
+
+
+def _decode_rows(rows: Sequence[Any]) -> Sequence[Any]:
+    has_bytes = bytes in set(map(type, chain.from_iterable(rows)))
+    return [[_decode(value) for value in row] for row in rows] if has_bytes else rows
+
+
+def _decode(value: object) -> object:
+    return decode_any(value) if isinstance(value, bytes) else value

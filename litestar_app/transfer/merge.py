@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     and_,
     case,
+    cast,
     exists,
     func,
     insert,
@@ -90,7 +91,8 @@ MERGE_LOCK_TRIES = 12
 """Imports on MySQL take turns, or each would create the students whom the other has not committed yet. How often five
 seconds are waited for that: longer than a hung server may let one statement wait."""
 ROUNDING = 5.1e-15
-"""How far a CGPA that a spreadsheet has saved, with 15 digits, may be from the one that was exported."""
+"""How far a CGPA that a spreadsheet has saved, with 15 digits, may be from the one that was exported: from 1 to 10 so
+much, for others so many times the exported one."""
 S, D, T = STAGED.c, STUDENTS.c, SENT.c
 Execute: TypeAlias = Callable[..., Any]
 
@@ -212,15 +214,14 @@ class Merge:
                 self._execute(update(STAGED).where(part, wrong).values(is_wrong=1))
 
     def _match_sent(self, part: ColumnElement[bool]) -> ColumnElement[bool]:
-        """Find the students who are stored as their rows were sent; return what such a row and its student have."""
+        """Prefer the students who are stored as their rows were sent; return what such a row and its student have."""
         sent = [D[field] == func.coalesce(T[field], S[field]) for field in ("name", "department")]
         same = and_(T.number == S.number, *sent)
         pairs = SENT.join(STUDENTS, and_(*sent))
-        found = select(func.min(D.id)).select_from(pairs).where(T.number == S.number)
-        matches = select(func.count()).select_from(pairs).where(T.number == S.number)
-        unmatched = update(STAGED).where(part, S.matches == 0)
-        self._execute(unmatched.values(target=found.scalar_subquery()))
-        self._execute(unmatched.where(S.target.is_not(None)).values(matches=matches.scalar_subquery()))
+        found = select(func.min(D.id)).select_from(pairs).where(T.number == S.number).scalar_subquery()
+        matches = select(func.count()).select_from(pairs).where(T.number == S.number).scalar_subquery()
+        self._execute(update(STAGED).where(part).values(target=func.coalesce(found, S.target)))
+        self._execute(update(STAGED).where(part).values(matches=func.coalesce(func.nullif(matches, 0), S.matches)))
         return exists().where(same).correlate(STAGED, STUDENTS)
 
     def _keep_sent(self, part: ColumnElement[bool]) -> None:
@@ -240,9 +241,12 @@ class Merge:
     def _differs(self, field: str) -> ColumnElement[bool]:
         """Compare what is stored with what the file has."""
         if field == "cgpa" and self._is_rounded:
-            size = case((func.abs(D.cgpa) < 1, func.abs(D.cgpa)), else_=1.0)
-            return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * size)
-        return D[field].is_distinct_from(S[field])
+            size = func.abs(D.cgpa)
+            unit = case((size.between(1, 10), 1.0), (size <= MAX_DOUBLE, size), else_=1.0)
+            return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * unit)
+        # SQLite may hold a BLOB of another program, which an export has as a text
+        is_blob_possible = field != "cgpa" and self._connection.dialect.name == "sqlite"
+        return (cast(D[field], Text) if is_blob_possible else D[field]).is_distinct_from(S[field])
 
     def count(self, namesakes: int | None = None) -> dict[str, int]:
         """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake.

@@ -10,6 +10,7 @@ from litestar_app.transfer.formats.text import ArrayTable, CsvTable, NdjsonTable
 ZIPS = (b"PK\3\4", b"PK\5\6", b"PK00PK\3\4")
 KINDS: dict[str, Kind] = {"[": "json", "{": "ndjson"}
 """What the first character of a text file tells."""
+NAMES: dict[Kind, str] = {"csv": "CSV", "ndjson": "NDJSON", "json": "JSON"}
 TEXT_TABLES: dict[Kind, type[CsvTable | NdjsonTable | ArrayTable]] = {
     "csv": CsvTable,
     "ndjson": NdjsonTable,
@@ -32,14 +33,20 @@ def open_table(file: BinaryIO, kind: Kind | None, charset: str | None = None) ->
         from litestar_app.transfer.formats.workbooks import WorkbookTable  # noqa: PLC0415  most files are none
 
         table = WorkbookTable(file)
-        if kind not in {"xlsx", None}:
-            raise InvalidFileError("The file is not what its media type says: a workbook has to be sent as one")
+        if kind is not None and kind != "xlsx":
+            raise InvalidFileError(
+                f"The file is an Excel workbook (.xlsx), but it was sent as {NAMES[kind]}; send it as what it is"
+            )
         return table
     if not start:
         raise InvalidFileError("The file is empty; expected a header with name, department, cgpa")
     reject_other_kinds(file)
     if kind == "xlsx":
-        raise InvalidFileError("The file is not what its media type says: a workbook has to be sent as one")
+        name = NAMES[KINDS.get(read_first_character(file, charset), "csv")]
+        raise InvalidFileError(
+            f"The file was sent as an Excel workbook (.xlsx), but it is none; if it is {name}, as it seems, "
+            "send it as that"
+        )
     if kind is None:
         kind = KINDS.get(read_first_character(file, charset), "csv")
     return TEXT_TABLES[kind](file, charset)

@@ -90,7 +90,7 @@ def _read_text(cell: str) -> Any:
         return cell
     value = normalize(cell)
     if fault := find_fault(value):
-        return Sent(None, cell, fault) if value else None
+        return Sent(None, cell, fault) if cell.strip(" ") else None  # a tab or a line break alone may be stored
     return value if value == cell else Sent(value, cell)
 
 

@@ -21,7 +21,8 @@ BATCH = 1000
 EXPECTED = {name: f"expected {rule}" for name, rule in RULES.items()}
 EMPTY = {name: f"empty; expected {rule}" for name, rule in RULES.items()}
 MISSING = {name: f"missing; expected {RULES[name]}" for name in REQUIRED}
-SURPLUS = "more cells than the header has; a decimal comma needs quotes around the number, or ; between the cells"
+SPLIT = "more cells than the header has; a decimal comma needs quotes around the number, or ; between the cells"
+SURPLUS = "more cells than the header has; remove the last ones, which are empty"
 STRAY = "expected nothing in a column that has no name in the header"
 
 ImportRow: TypeAlias = tuple[int, int | None, str | None, str | None, float | None, int, int]
@@ -152,10 +153,10 @@ class _Layout:
         """Tell which rules a row breaks, whatever is stored."""
         shown = [self._table.show(cells[at])[:SHOWN] for at, _ in self.columns]
         problems = []
-        if stray := self._table.find_stray(cells):
-            problems.append(RowError(row, None, stray[:SHOWN], STRAY))
-        elif len(cells) > self._table.most:
-            problems.append(RowError(row, None, "", SURPLUS))
+        stray = self._table.find_stray(cells)
+        if stray or len(cells) > self._table.most:
+            detail = SPLIT if self._table.has_split(cells) else STRAY if stray else SURPLUS
+            problems.append(RowError(row, None, stray[:SHOWN], detail))
         if student_id is INVALID:
             problems.append(RowError(row, "id", shown[0], self._explain("id", cells)))
         for name, value, text in zip(REQUIRED, fields, shown[1:], strict=True):

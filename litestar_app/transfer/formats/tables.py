@@ -110,6 +110,10 @@ class Table(ABC):
         strays = (cells[position] for position in (*self.gaps, *range(self.width, len(cells))))
         return next(filter(str.strip, map(self.show, strays)), "")
 
+    def has_split(self, _cells: Cells) -> bool:
+        """Tell whether a row may have more cells for a number with a decimal comma that stands in two of them."""
+        return False
+
     def ignore_id(self) -> None:
         """Treat the ids as a column that is not ours."""
         if self.columns.pop("id", None) is not None:

@@ -42,6 +42,8 @@ SEPARATOR = re.compile(r"sep=([^\w\s\"]|\t)[\r\n]*", re.IGNORECASE)
 QUOTE = "a quote is not closed, or text follows it; reading went on with the next line"
 SPLIT = "{0},{1} may be one number: write {0}.{1}, or {0}.0 if {1} belongs to the next column"
 QUOTED_NUMBER = re.compile(r'(?:^|,) *"[0-9]+" *(?:,|[\r\n]|$)')
+SIGNS = "'+-"
+"""What may stand before the digits of a whole number, with the apostrophe that protects a sign."""
 HIGHEST = 10
 MAX_DIGITS = 300
 TOO_LONG = f"a cell is too long, or {QUOTE}"
@@ -161,7 +163,10 @@ class CsvTable(TextTable):
         # the cells that people fill in: of rejected rows, the last column is the reason
         self._filled = self.width - (normalize(self.header[-1:]) == [ERROR])
         self._shows_decimals: bool | None = None
-        self._may_be_split = self._delimiter == "," and self.columns.get("cgpa", self.width) < self._filled - 1
+        behind = self.columns.get("cgpa", self.width) + 1
+        self._is_before_text = behind in {self.columns.get("name"), self.columns.get("department")}
+        self._is_before_error = behind == self._filled < self.width
+        self._may_be_split = self._delimiter == "," and behind < self.width
 
     @staticmethod
     def _rate(head: tuple[int, Sequence[str], int]) -> tuple[bool, int, int]:
@@ -239,7 +244,9 @@ class CsvTable(TextTable):
                     cells += [""] * (width - len(cells))  # noqa: PLW2901
                 if self._unnamed:
                     self._name_filled(cells)
-                if self._may_be_split and cells[cgpa].strip().isdecimal() and (value := self._join_split(cells)):
+                if self._may_be_split and _is_whole(cells[cgpa]) and (value := self._join_split(cells)):
+                    if self._is_before_error:  # where the new reason will be
+                        cells.insert(cgpa + 1, "")
                     yield row, Unreadable(value, SPLIT.format(*value.split(",")), self._format(cells))
                 else:
                     yield row, cells
@@ -257,13 +264,14 @@ class CsvTable(TextTable):
     def _join_split(self, cells: list[str]) -> str:
         """Return the number that a row may have in two cells: a decimal comma without quotes, and one cell less.
 
-        That is another good row, so a row of whole numbers is read only where the file shows that it means them. "" for
-        a row that means what it says.
+        That is another good row, or shows in a name, a department or a reason of digits only. So a row of whole numbers
+        is read only where the file shows that it means them; a reason is never one. "" for a row that means what it
+        says.
         """
         if not self._can_be_split(cells):
             return ""
         if self._shows_decimals is None:
-            self._shows_decimals = self._find_decimals()
+            self._shows_decimals = not self._is_before_error and self._find_decimals()
         if self._shows_decimals:
             self._may_be_split = False
             return ""
@@ -271,19 +279,20 @@ class CsvTable(TextTable):
         return f"{cells[cgpa].strip()},{cells[cgpa + 1].strip()}"
 
     def _can_be_split(self, cells: list[str]) -> bool:
-        """Tell whether the row would be as good with its CGPA and the next cell as one number."""
+        """Tell whether the CGPA and the next cell may be one number: if the row is as good so, or by the next cell."""
         cgpa = self.columns["cgpa"]
-        whole, decimals = cells[cgpa].strip(), cells[cgpa + 1].strip()
+        whole, decimals = cells[cgpa].strip().lstrip(SIGNS), cells[cgpa + 1].strip()
         if not (whole.isdecimal() and decimals.isdecimal() and len(cells) == self.width):
             return False
+        if self._is_before_error:
+            return True
+        if len(whole) + len(decimals) >= MAX_DIGITS or float(f"{whole}.{decimals}") > HIGHEST:
+            return False
+        if self._is_before_text:
+            return True
         joined = [*cells[:cgpa], f"{whole}.{decimals}", *cells[cgpa + 2 : self._filled], ""]
         moved = {name: joined[position].strip() for name, position in self.columns.items()}
-        return (
-            len(whole) + len(decimals) < MAX_DIGITS
-            and float(moved["cgpa"]) <= HIGHEST
-            and all(moved.get(name, "x") for name in REQUIRED)
-            and INTEGER.fullmatch(moved.get("id") or "0") is not None
-        )
+        return all(moved.get(name, "x") for name in REQUIRED) and INTEGER.fullmatch(moved.get("id") or "0") is not None
 
     def _find_decimals(self) -> bool:
         """Look through the file for what shows that a comma is never in a number without quotes.
@@ -292,17 +301,18 @@ class CsvTable(TextTable):
         number and the next cell that are no CGPA together; or whole numbers in quotes.
         """
         row, cgpa, width = self.row, self.columns["cgpa"], self.width
+        has_all = self._filled == width  # of rejected rows, empty cells stand for those that are left out
         try:
             for number, cells in enumerate(self._read_records(self._delimiter), 1):
                 self.row = number
                 if number <= self._header_row or isinstance(cells, Unreadable) or len(cells) <= cgpa:
                     continue
                 grade = cells[cgpa].strip()
-                if not grade.isdecimal():
+                if not _is_whole(grade):
                     if NUMBER.fullmatch(grade):
                         return True
                 elif len(cells) == width and (
-                    not cells[self._filled - 1].strip()
+                    (has_all and not cells[-1].strip())
                     or (cells[cgpa + 1].strip().isdecimal() and not self._can_be_split(cells))
                 ):
                     return True
@@ -316,6 +326,16 @@ class CsvTable(TextTable):
             self.row = row
         return False
 
+    def has_split(self, cells: Cells) -> bool:
+        """Tell whether whole numbers stand in the CGPA and the next cell, between commas."""
+        behind = self.columns.get("cgpa", len(cells)) + 1
+        return (
+            self._delimiter == ","
+            and behind < len(cells)
+            and _is_whole(cells[behind - 1])
+            and cells[behind].strip().isdecimal()
+        )
+
     def show(self, cell: str) -> str:
         """Return the cell as it was sent."""
         return cell
@@ -323,6 +343,10 @@ class CsvTable(TextTable):
     def format_cell(self, cell: str) -> str:
         """Return the cell as it was sent, but safe in a spreadsheet."""
         return cell if NUMBER.fullmatch(cell.strip()) else protect(unprotect(cell))
+
+
+def _is_whole(cell: str) -> bool:
+    return cell.strip().lstrip(SIGNS).isdecimal()
 
 
 def _drop_blanks(line: str, delimiter: str) -> str:

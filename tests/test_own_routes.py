@@ -25,7 +25,7 @@ from advanced_alchemy.exceptions import (
     RepositoryError,
 )
 from advanced_alchemy.extensions.litestar import repository
-from litestar import Controller, Router, delete, get, head, post, put, route
+from litestar import Controller, Request, Router, WebSocket, asgi, delete, get, head, post, put, route, websocket
 from litestar.datastructures import Cookie, ResponseHeader, UploadFile
 from litestar.di import Provide
 from litestar.dto import DataclassDTO
@@ -47,7 +47,7 @@ from litestar_app.database.config import Timeouts, create_alchemy_config
 from litestar_app.models import Student
 from litestar_app.settings import Settings
 from tests.conftest import locked_sqlite
-from tests.service import ANANYA, UNAVAILABLE, connect, serve_app
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, UNAVAILABLE, connect, serve_app
 from tests.test_openapi import run
 
 # others write handlers in older ways as well
@@ -493,3 +493,121 @@ def test_commands_write_the_document(tmp_path: Path, sqlite_url: str, kind: str)
     else:
         assert "export namespace create_student {" in written.read_text()
         run("tsc", "--strict", "--noEmit", written)
+
+
+@asgi("/own/asgi", is_mount=True, copy_scope=True)
+async def respond_by_asgi(scope: Any, receive: Any, send: Any) -> None:
+    del receive
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+    else:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"students"})
+
+
+@asgi("/own/public/asgi", copy_scope=True, opt={"access": "public"})
+async def respond_to_anybody(scope: Any, receive: Any, send: Any) -> None:
+    await respond_by_asgi.fn(scope, receive, send)
+
+
+@websocket("/own/websocket")
+async def talk(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    await socket.close()
+
+
+@websocket("/own/public/websocket", opt={"access": "public"})
+async def talk_to_anybody(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    await socket.close()
+
+
+@get("/own/cached", cache=60)
+async def get_cached() -> str:
+    return "students"
+
+
+async def begin(request: Request[Any, Any, Any]) -> None:
+    del request
+
+
+@get("/own/begun", before_request=begin)
+async def get_begun() -> str:
+    return "students"
+
+
+GUARDED = [respond_by_asgi, respond_to_anybody, talk, talk_to_anybody, get_cached, get_begun]
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+@contextmanager
+def serve_guarded(url: str, **others: Any) -> Iterator[httpx.Client]:
+    """Serve such handlers by uvicorn's own protocols, which take WebSockets."""
+    app = create_app(Settings(database_url=url, **others))
+    for handler in GUARDED:
+        app.register(handler)
+    with serve_app(app, http="httptools", ws="wsproto") as address, connect(address) as client:
+        yield client
+
+
+def shake(client: httpx.Client, path: str, **headers: str) -> int:
+    """Return the status of the response to the handshake of a WebSocket."""
+    with client.stream("GET", path, headers={**HANDSHAKE, **headers}) as response:
+        return response.status_code
+
+
+def test_every_kind_of_handler_needs_a_key(sqlite_url: str) -> None:
+    with serve_guarded(sqlite_url, api_keys=API_KEYS, rate_limit="1000/second") as client:
+        paths = ("/own/asgi", "/own/asgi/below", "/own/cached", "/own/begun")
+        for headers, status in ((AS_READER, 200), ({}, 401), ({"Authorization": "Bearer x"}, 401)):
+            for path in paths:
+                response = client.get(path, headers=headers)
+                assert (path, response.status_code) == (path, status)
+                assert status == 200 or response.headers["Content-Type"] == "application/problem+json"
+        assert client.options("/own/asgi").status_code == 401
+        assert client.post("/own/asgi", headers=AS_READER).status_code == 403
+        assert client.post("/own/asgi", headers=AS_EDITOR).status_code == 200
+        assert client.post("/own/asgi", headers={**AS_EDITOR, "Origin": "http://evil.example"}).status_code == 403
+        assert client.get("/own/public/asgi").status_code == 200
+        for path in ("/own/websocket", "/own/asgi"):
+            assert shake(client, path) == 403
+            assert shake(client, path, **AS_READER) == 403  # it may write
+            assert shake(client, path, **AS_EDITOR) == 101
+            assert shake(client, path, **AS_EDITOR, Origin="http://evil.example") == 403
+            assert shake(client, path, **AS_EDITOR, Origin=str(client.base_url).rstrip("/")) == 101
+        assert shake(client, "/own/public/websocket") == 101
+
+
+def test_every_kind_of_handler_is_for_this_machine_without_keys(sqlite_url: str) -> None:
+    with serve_guarded(sqlite_url) as client:
+        for path in ("/own/asgi", "/own/public/asgi", "/own/cached", "/own/begun"):
+            assert client.get(path).status_code == 200
+            for headers in ({"Host": "evil.example"}, {"X-Forwarded-For": "192.0.2.1"}):
+                assert client.get(path, headers=headers).status_code == 403
+        for path in ("/own/websocket", "/own/public/websocket", "/own/asgi"):
+            assert shake(client, path) == 101
+            assert shake(client, path, Host="evil.example") == 403
+            assert shake(client, path, **{"X-Forwarded-For": "192.0.2.1"}) == 403
+
+
+def test_websocket_is_no_request(sqlite_url: str) -> None:
+    """CORS and the metrics are about requests."""
+    options = {"cors_origins": "https://app.example", "forwarded_allow_ips": "127.0.0.1"}
+    with serve_guarded(sqlite_url, api_keys=API_KEYS, **options) as client:
+        before = client.get("/metrics", headers=AS_EDITOR).text
+        assert shake(client, "/own/nothing") == 403
+        assert shake(client, "/student", **AS_EDITOR) == 403
+        assert shake(client, "/own/websocket", **AS_EDITOR) == 101
+        assert shake(client, "/own/websocket", **AS_EDITOR, Origin="https://app.example") == 101
+        after = client.get("/metrics", headers=AS_EDITOR).text
+        counts = [
+            {line for line in text.splitlines() if line.startswith("http_requests_total") and "/metrics" not in line}
+            for text in (before, after)
+        ]
+        assert counts[0] == counts[1]

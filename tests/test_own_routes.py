@@ -30,7 +30,15 @@ from litestar.datastructures import Cookie, ResponseHeader, UploadFile
 from litestar.di import Provide
 from litestar.dto import DataclassDTO
 from litestar.enums import RequestEncodingType
-from litestar.exceptions import ClientException, NotFoundException, PermissionDeniedException
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    InternalServerException,
+    NotFoundException,
+    PermissionDeniedException,
+    SerializationException,
+    ServiceUnavailableException,
+)
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
@@ -435,6 +443,15 @@ FAILURES = [
     (MultipleResultsFoundError(detail="secret"), 409, "Several records match, and one was expected"),
     (NotFoundException("There is no such teacher"), 404, "There is no such teacher"),
     (NotFoundException(), 404, "There is nothing at {path}; /docs lists what there is"),
+    (ServiceUnavailableException("later please", headers={"Retry-After": "7"}), 503, "later please"),
+    (HTTPException(status_code=502), 502, "Bad Gateway"),
+    (HTTPException("closed", status_code=499), 499, "closed"),
+    (HTTPException("odd", status_code=599), 599, "odd"),
+    (HTTPException("secret", status_code=600), 500, None),
+    (HTTPException("secret", status_code=0), 500, None),
+    (InternalServerException("secret"), 500, None),
+    (SerializationException("secret"), 500, None),
+    (OverflowError("secret"), 500, None),
     (RepositoryError(detail="secret"), 500, None),
     (exc.InvalidRequestError("secret"), 500, None),
 ]
@@ -448,6 +465,55 @@ def test_errors_of_repositories_are_problems(sqlite_url: str) -> None:
             assert (response.status_code, response.headers["Content-Type"]) == (status, "application/problem+json")
             assert detail is None or response.json()["detail"] == detail.format(path=f"/own/{number}")
             assert "secret" not in response.text
+            assert response.headers.get("Retry-After") == ("7" if status == 503 else None)
+            assert response.json()["title"]
+
+
+def test_error_of_a_server_on_purpose_is_one_warning(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with serve_with(sqlite_url, make_failing("/own/bad", HTTPException("no luck", status_code=502))) as client:
+        assert client.get("/own/bad").status_code == 502
+    (record,) = (record for record in caplog.records if record.name == "litestar_app" and record.levelname != "INFO")
+    assert (record.levelname, record.getMessage()) == ("WARNING", "GET /own/bad: 502: no luck")
+    assert record.exc_info is None
+
+
+@post("/own/reads")
+async def read_body(request: Request[Any, Any, Any], db_session: Session) -> str:
+    student_id = (await request.json())["id"]
+    return StudentRepository(session=db_session).get(student_id).name or ""
+
+
+@post("/own/reads/form")
+async def read_form(request: Request[Any, Any, Any]) -> int:
+    return len(await request.form())
+
+
+@post("/own/reads/msgpack")
+async def read_msgpack(request: Request[Any, Any, Any]) -> str:
+    return str(await request.msgpack())
+
+
+def test_handler_that_reads_the_body_itself(sqlite_url: str) -> None:
+    with serve_with(sqlite_url, read_body, read_form, read_msgpack, get_by_repository) as client:
+        for path, content, what in (
+            ("", b"{", "The body cannot be decoded: "),
+            ("", b"[" * 100_000, "The body is nested too deeply"),
+            ("", b'{"id": "\xff"}', "The body cannot be decoded: "),
+            ("/msgpack", b"\xc1", "The body cannot be decoded: "),
+        ):
+            response = client.post(f"/own/reads{path}", content=content)
+            assert (response.status_code, response.json()["detail"][: len(what)]) == (400, what)
+        for media_type in ("multipart/form-data", "multipart/form-data; boundary=x", "application/json"):
+            response = client.post("/own/reads/form", content=b"{--x", headers={"Content-Type": media_type})
+            assert response.status_code < 500, media_type
+        for number in (2**63, -(2**63) - 1, 10**400):
+            response = client.post("/own/reads", content=b'{"id": %d}' % number)
+            assert (response.status_code, response.json()["detail"]) == (422, VALUE), number
+        assert client.get(f"/own/repository/{2**63}").status_code == 422
+        assert client.post("/own/reads", json={"id": 2**63 - 1}).status_code == 404
+
+
+VALUE = "A value does not fit its column in the database"
 
 
 class StudentRepository(repository.SQLAlchemySyncRepository[Student]):

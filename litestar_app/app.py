@@ -1,7 +1,7 @@
 """All wiring: the application, made of settings."""
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 from advanced_alchemy.extensions.litestar import SQLAlchemyInitPlugin
 from litestar import HttpMethod, Litestar, Request, Response, route
 from litestar.config.app import AppConfig
+from litestar.connection import ASGIConnection
 from litestar.di import Provide
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi.spec import OpenAPI
-from litestar.plugins import InitPlugin
+from litestar.plugins import InitPlugin, ReceiveRoutePlugin
 from litestar.response import Redirect
+from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
 from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Receive, Scope
 from litestar.types.asgi_types import HTTPResponseStartEvent
 
@@ -75,12 +79,15 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     access = AccessControl(keys, cors.origins if cors else frozenset())
     rate_limit = create_rate_limit(settings.rate_limit)
 
-    async def check(request: Request[Any, Any, Any]) -> Response[None] | None:
+    def admit(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
         try:
-            access.check(request)
+            access.check(connection)
         finally:  # who guesses keys is limited too
-            if request.route_handler.opt.get("access") != "public":
-                take_quota(rate_limit, request.scope)
+            if connection.route_handler.opt.get("access") != "public":
+                take_quota(rate_limit, cast("Any", connection.scope))
+
+    async def check(request: Request[Any, Any, Any]) -> Response[None] | None:
+        admit(request)
         return await check_request(request)
 
     return StudentRecords(
@@ -97,7 +104,12 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             get_openapi,
             get_asset,
         ],
-        plugins=[SQLAlchemyInitPlugin(alchemy), DatabasePlugin(database, keys, clean_up), StructSchemas()],
+        plugins=[
+            SQLAlchemyInitPlugin(alchemy),
+            DatabasePlugin(database, keys, clean_up),
+            StructSchemas(),
+            GuardPlugin(admit, check),
+        ],
         middleware=[tracing.middleware] if tracing else [],
         on_shutdown=[tracing.close] if tracing else [],
         lifespan=[limit_garbage_collection],
@@ -150,7 +162,7 @@ class StudentRecords(Litestar):
 
     async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Any) -> None:
         """Respond to the server."""
-        if scope["type"] != "lifespan":
+        if scope["type"] == ScopeType.HTTP:
             request: Any = scope
             cors = self._cors
             preflight = cors.respond_to_preflight(request) if cors is not None else None
@@ -166,6 +178,12 @@ class StudentRecords(Litestar):
 
             respond = preflight or super().__call__
             await observe(respond, request, cast("Any", receive), send, add_fields, respond_to_stop)
+            return
+
+        if scope["type"] == ScopeType.WEBSOCKET:  # the guard of its handler checks it
+            if self._proxies is not None:
+                self._proxies.apply(cast("Any", scope))
+            await super().__call__(scope, cast("Any", receive), send)
             return
 
         async def send_line(message: LifeSpanSendMessage) -> None:
@@ -210,6 +228,44 @@ class DatabasePlugin(InitPlugin):
         """Add the lifespan of the database."""
         app_config.lifespan += [self._database.open, self._keys.open, self._clean_up.open]
         return app_config
+
+
+class GuardPlugin(ReceiveRoutePlugin):
+    """Guards the handlers that respond without our `before_request`, so that access control covers every handler.
+
+    Litestar runs none for `asgi` and `websocket`, nor for a response from its cache. A handler, a controller or a
+    router may also have a `before_request` of its own, which replaces ours.
+    """
+
+    def __init__(
+        self,
+        admit: Callable[[ASGIConnection[Any, Any, Any, Any]], None],
+        before_request: Callable[[Request[Any, Any, Any]], Awaitable[object]],
+    ) -> None:
+        """Take the check, and the `before_request` that makes it."""
+        self._before_request = before_request
+
+        async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+            admit(connection)
+
+        self._guard = guard
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Add the guard to the handlers of a route that need it."""
+        handlers: Iterable[BaseRouteHandler] = ()
+        if isinstance(route, HTTPRoute):
+            handlers = route.route_handlers
+        elif isinstance(route, (ASGIRoute, WebSocketRoute)):
+            handlers = [route.route_handler]
+        for handler in handlers:
+            guards = handler.resolve_guards()  # the handler's own list: it has resolved them by now
+            if self._needs_guard(handler) and self._guard not in guards:
+                guards.insert(0, self._guard)
+
+    def _needs_guard(self, handler: BaseRouteHandler) -> bool:
+        if not isinstance(handler, HTTPRouteHandler):
+            return True
+        return bool(handler.cache) or handler.resolve_before_request() is not self._before_request
 
 
 @route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=307, include_in_schema=False, opt=PUBLIC)

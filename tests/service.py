@@ -55,8 +55,8 @@ class QuickServer(uvicorn.Server):
 @contextlib.contextmanager
 def serve_app(app: Any, limits: Limits | None = None, **options: Any) -> Iterator[str]:
     """Serve an application by uvicorn with our protocol, on a thread; yield its URL."""
-    http = cast("type[asyncio.Protocol]", Connections(limits))
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, http=http, **options)
+    options.setdefault("http", cast("type[asyncio.Protocol]", Connections(limits)))
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5, **options)
     server = QuickServer(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -235,7 +235,9 @@ OF_PROXIES = [
     "Client-Cert", "Proxy-Connection", "X-Rewrite-URL", "CDN-Loop", "X-Auth-Request-User", "X.Forwarded.For",
     "Forwarded_", "X-Remote-Addr", "X-ClientIP", "X-Vercel-Id", "True-Client-IP", "X-Nginx-Proxy", "Z-Forwarded-For",
     "X-BlueCoat-Via", "Surrogate-Capability", "Early-Data", "X-Request-Start", "Cloudfront-Viewer-Country",
-    "Bypass-Tunnel-Reminder", "X-MS-Client-Principal",
+    "Bypass-Tunnel-Reminder", "X-MS-Client-Principal", "X-Cloud-Trace-Context", "X-Goog-Iap-Jwt-Assertion",
+    "X-Consumer-Username", "X-Railway-Edge", "X-Render-Origin-Server", "X-Forward-For", "X-Orig-Client", "X-IMForwards",
+    "X-Devtunnels", "Ali-Cdn", "EagleEye-TraceId",
 ]  # fmt: skip
 OF_PROGRAMS = [
     "Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Access-Control-Request-Headers", "Alt-Used",

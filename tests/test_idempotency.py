@@ -64,6 +64,18 @@ def test_invalid_key_is_rejected(client: httpx.Client, keys: list[str]) -> None:
     assert client.get("/students").json() == []
 
 
+def test_two_content_types_are_rejected(client: httpx.Client) -> None:
+    """Two programs could take either of them."""
+    for path, body in (("/student", b"{}"), ("/students/import", b"name,department,cgpa\n")):
+        for second in (b"application/json", b"text/csv"):
+            fields = [(b"Content-Type", b"application/json"), (b"Content-Type", second)]
+            response = client.post(path, content=body, headers=fields)
+            assert (response.status_code, response.json()["detail"]) == (
+                400,
+                "header Content-Type: given more than once",
+            )
+
+
 @pytest.mark.parametrize("key", ["7f3a", "x" * 255, '"'])
 def test_quoted_key_is_the_same_key(client: httpx.Client, key: str) -> None:
     """The draft standard has it quoted; most clients send it bare."""

@@ -262,6 +262,9 @@ def test_malformed_body_ends_the_connection(echo: Any, body: bytes) -> None:
 
 OTHERS = [
     (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 505, "Expected HTTP/1.1 or HTTP/1.0, got HTTP/2.0"),
+    (b"GET / HTTP/1.2\r\n" + HOST + b"\r\n", 505, "Expected HTTP/1.1 or HTTP/1.0, got HTTP/1.2"),
+    (b"GET / HTTP/3.0\r\n" + HOST + b"\r\n", 505, "Expected HTTP/1.1 or HTTP/1.0, got HTTP/3.0"),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "Expected HTTP/1.1 or HTTP/1.0, got HTTP/2.0"),
     (b"GET /\r\n\r\n", 505, "Expected HTTP/1.1 or HTTP/1.0, got HTTP/0.9"),
     (b"CONNECT / HTTP/1.1\r\n" + HOST + b"\r\n", 501, "CONNECT is for proxies"),
     (

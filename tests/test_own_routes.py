@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import enum
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -25,12 +26,20 @@ from advanced_alchemy.exceptions import (
     RepositoryError,
 )
 from advanced_alchemy.extensions.litestar import repository
-from litestar import Controller, Router, delete, get, head, post, put, route
+from litestar import Controller, Request, Router, WebSocket, asgi, delete, get, head, post, put, route, websocket
 from litestar.datastructures import Cookie, ResponseHeader, UploadFile
 from litestar.di import Provide
 from litestar.dto import DataclassDTO
 from litestar.enums import RequestEncodingType
-from litestar.exceptions import ClientException, NotFoundException, PermissionDeniedException
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    InternalServerException,
+    NotFoundException,
+    PermissionDeniedException,
+    SerializationException,
+    ServiceUnavailableException,
+)
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
@@ -47,7 +56,7 @@ from litestar_app.database.config import Timeouts, create_alchemy_config
 from litestar_app.models import Student
 from litestar_app.settings import Settings
 from tests.conftest import locked_sqlite
-from tests.service import ANANYA, UNAVAILABLE, connect, serve_app
+from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, UNAVAILABLE, connect, serve_app
 from tests.test_openapi import run
 
 # others write handlers in older ways as well
@@ -302,6 +311,32 @@ def test_any_route_is_described(sqlite_url: str) -> None:
         assert list(wrong[status]["content"]) == ["application/problem+json"]
 
 
+PRINT_DOCUMENT = """
+import warnings
+from litestar.serialization import encode_json, get_serializer
+from tests.test_own_routes import Settings, create_app, make_handlers
+
+warnings.simplefilter("ignore")
+app = create_app(Settings(database_url="sqlite:///unused.db"))
+for handler in make_handlers():
+    if "/own/responses" not in getattr(handler, "paths", ()):  # whose examples Litestar makes at random
+        app.register(handler)
+print(encode_json(app.openapi_schema.to_schema(), get_serializer(app.type_encoders)).decode())
+"""
+
+
+def test_document_is_the_same_in_every_process() -> None:
+    """Python orders the members of a set by a secret of the process."""
+    command = [sys.executable, "-c", PRINT_DOCUMENT]
+    root = Path(__file__).parents[1]
+    first, second = (
+        subprocess.run(command, capture_output=True, check=True, cwd=root, env={**os.environ, "PYTHONHASHSEED": seed})
+        for seed in "12"
+    )
+    assert first.stdout == second.stdout
+    assert b"/own/unused/" in first.stdout
+
+
 def test_route_that_is_added_later_is_described() -> None:
     app = create_app(Settings(database_url="sqlite:///unused.db"))
     assert app.openapi_schema is app.openapi_schema
@@ -435,6 +470,15 @@ FAILURES = [
     (MultipleResultsFoundError(detail="secret"), 409, "Several records match, and one was expected"),
     (NotFoundException("There is no such teacher"), 404, "There is no such teacher"),
     (NotFoundException(), 404, "There is nothing at {path}; /docs lists what there is"),
+    (ServiceUnavailableException("later please", headers={"Retry-After": "7"}), 503, "later please"),
+    (HTTPException(status_code=502), 502, "Bad Gateway"),
+    (HTTPException("closed", status_code=499), 499, "closed"),
+    (HTTPException("odd", status_code=599), 599, "odd"),
+    (HTTPException("secret", status_code=600), 500, None),
+    (HTTPException("secret", status_code=0), 500, None),
+    (InternalServerException("secret"), 500, None),
+    (SerializationException("secret"), 500, None),
+    (OverflowError("secret"), 500, None),
     (RepositoryError(detail="secret"), 500, None),
     (exc.InvalidRequestError("secret"), 500, None),
 ]
@@ -448,6 +492,55 @@ def test_errors_of_repositories_are_problems(sqlite_url: str) -> None:
             assert (response.status_code, response.headers["Content-Type"]) == (status, "application/problem+json")
             assert detail is None or response.json()["detail"] == detail.format(path=f"/own/{number}")
             assert "secret" not in response.text
+            assert response.headers.get("Retry-After") == ("7" if status == 503 else None)
+            assert response.json()["title"]
+
+
+def test_error_of_a_server_on_purpose_is_one_warning(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with serve_with(sqlite_url, make_failing("/own/bad", HTTPException("no luck", status_code=502))) as client:
+        assert client.get("/own/bad").status_code == 502
+    (record,) = (record for record in caplog.records if record.name == "litestar_app" and record.levelname != "INFO")
+    assert (record.levelname, record.getMessage()) == ("WARNING", "GET /own/bad: 502: no luck")
+    assert record.exc_info is None
+
+
+@post("/own/reads")
+async def read_body(request: Request[Any, Any, Any], db_session: Session) -> str:
+    student_id = (await request.json())["id"]
+    return StudentRepository(session=db_session).get(student_id).name or ""
+
+
+@post("/own/reads/form")
+async def read_form(request: Request[Any, Any, Any]) -> int:
+    return len(await request.form())
+
+
+@post("/own/reads/msgpack")
+async def read_msgpack(request: Request[Any, Any, Any]) -> str:
+    return str(await request.msgpack())
+
+
+def test_handler_that_reads_the_body_itself(sqlite_url: str) -> None:
+    with serve_with(sqlite_url, read_body, read_form, read_msgpack, get_by_repository) as client:
+        for path, content, what in (
+            ("", b"{", "The body cannot be decoded: "),
+            ("", b"[" * 100_000, "The body is nested too deeply"),
+            ("", b'{"id": "\xff"}', "The body cannot be decoded: "),
+            ("/msgpack", b"\xc1", "The body cannot be decoded: "),
+        ):
+            response = client.post(f"/own/reads{path}", content=content)
+            assert (response.status_code, response.json()["detail"][: len(what)]) == (400, what)
+        for media_type in ("multipart/form-data", "multipart/form-data; boundary=x", "application/json"):
+            response = client.post("/own/reads/form", content=b"{--x", headers={"Content-Type": media_type})
+            assert response.status_code < 500, media_type
+        for number in (2**63, -(2**63) - 1, 10**400):
+            response = client.post("/own/reads", content=b'{"id": %d}' % number)
+            assert (response.status_code, response.json()["detail"]) == (422, VALUE), number
+        assert client.get(f"/own/repository/{2**63}").status_code == 422
+        assert client.post("/own/reads", json={"id": 2**63 - 1}).status_code == 404
+
+
+VALUE = "A value does not fit its column in the database"
 
 
 class StudentRepository(repository.SQLAlchemySyncRepository[Student]):
@@ -493,3 +586,121 @@ def test_commands_write_the_document(tmp_path: Path, sqlite_url: str, kind: str)
     else:
         assert "export namespace create_student {" in written.read_text()
         run("tsc", "--strict", "--noEmit", written)
+
+
+@asgi("/own/asgi", is_mount=True, copy_scope=True)
+async def respond_by_asgi(scope: Any, receive: Any, send: Any) -> None:
+    del receive
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+    else:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"students"})
+
+
+@asgi("/own/public/asgi", copy_scope=True, opt={"access": "public"})
+async def respond_to_anybody(scope: Any, receive: Any, send: Any) -> None:
+    await respond_by_asgi.fn(scope, receive, send)
+
+
+@websocket("/own/websocket")
+async def talk(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    await socket.close()
+
+
+@websocket("/own/public/websocket", opt={"access": "public"})
+async def talk_to_anybody(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    await socket.close()
+
+
+@get("/own/cached", cache=60)
+async def get_cached() -> str:
+    return "students"
+
+
+async def begin(request: Request[Any, Any, Any]) -> None:
+    del request
+
+
+@get("/own/begun", before_request=begin)
+async def get_begun() -> str:
+    return "students"
+
+
+GUARDED = [respond_by_asgi, respond_to_anybody, talk, talk_to_anybody, get_cached, get_begun]
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+@contextmanager
+def serve_guarded(url: str, **others: Any) -> Iterator[httpx.Client]:
+    """Serve such handlers by uvicorn's own protocols, which take WebSockets."""
+    app = create_app(Settings(database_url=url, **others))
+    for handler in GUARDED:
+        app.register(handler)
+    with serve_app(app, http="httptools", ws="wsproto") as address, connect(address) as client:
+        yield client
+
+
+def shake(client: httpx.Client, path: str, **headers: str) -> int:
+    """Return the status of the response to the handshake of a WebSocket."""
+    with client.stream("GET", path, headers={**HANDSHAKE, **headers}) as response:
+        return response.status_code
+
+
+def test_every_kind_of_handler_needs_a_key(sqlite_url: str) -> None:
+    with serve_guarded(sqlite_url, api_keys=API_KEYS, rate_limit="1000/second") as client:
+        paths = ("/own/asgi", "/own/asgi/below", "/own/cached", "/own/begun")
+        for headers, status in ((AS_READER, 200), ({}, 401), ({"Authorization": "Bearer x"}, 401)):
+            for path in paths:
+                response = client.get(path, headers=headers)
+                assert (path, response.status_code) == (path, status)
+                assert status == 200 or response.headers["Content-Type"] == "application/problem+json"
+        assert client.options("/own/asgi").status_code == 401
+        assert client.post("/own/asgi", headers=AS_READER).status_code == 403
+        assert client.post("/own/asgi", headers=AS_EDITOR).status_code == 200
+        assert client.post("/own/asgi", headers={**AS_EDITOR, "Origin": "http://evil.example"}).status_code == 403
+        assert client.get("/own/public/asgi").status_code == 200
+        for path in ("/own/websocket", "/own/asgi"):
+            assert shake(client, path) == 403
+            assert shake(client, path, **AS_READER) == 403  # it may write
+            assert shake(client, path, **AS_EDITOR) == 101
+            assert shake(client, path, **AS_EDITOR, Origin="http://evil.example") == 403
+            assert shake(client, path, **AS_EDITOR, Origin=str(client.base_url).rstrip("/")) == 101
+        assert shake(client, "/own/public/websocket") == 101
+
+
+def test_every_kind_of_handler_is_for_this_machine_without_keys(sqlite_url: str) -> None:
+    with serve_guarded(sqlite_url) as client:
+        for path in ("/own/asgi", "/own/public/asgi", "/own/cached", "/own/begun"):
+            assert client.get(path).status_code == 200
+            for headers in ({"Host": "evil.example"}, {"X-Forwarded-For": "192.0.2.1"}):
+                assert client.get(path, headers=headers).status_code == 403
+        for path in ("/own/websocket", "/own/public/websocket", "/own/asgi"):
+            assert shake(client, path) == 101
+            assert shake(client, path, Host="evil.example") == 403
+            assert shake(client, path, **{"X-Forwarded-For": "192.0.2.1"}) == 403
+
+
+def test_websocket_is_no_request(sqlite_url: str) -> None:
+    """CORS and the metrics are about requests."""
+    options = {"cors_origins": "https://app.example", "forwarded_allow_ips": "127.0.0.1"}
+    with serve_guarded(sqlite_url, api_keys=API_KEYS, **options) as client:
+        before = client.get("/metrics", headers=AS_EDITOR).text
+        assert shake(client, "/own/nothing") == 403
+        assert shake(client, "/student", **AS_EDITOR) == 403
+        assert shake(client, "/own/websocket", **AS_EDITOR) == 101
+        assert shake(client, "/own/websocket", **AS_EDITOR, Origin="https://app.example") == 101
+        after = client.get("/metrics", headers=AS_EDITOR).text
+        counts = [
+            {line for line in text.splitlines() if line.startswith("http_requests_total") and "/metrics" not in line}
+            for text in (before, after)
+        ]
+        assert counts[0] == counts[1]

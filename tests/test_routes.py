@@ -22,6 +22,7 @@ def test_unknown_path_is_a_problem_document(idle_client: httpx.Client, path: str
     assert response.headers["Content-Type"] == "application/problem+json"
     detail = f"There is nothing at {path.replace('%00', chr(0))}; /docs lists what there is"
     assert response.json() == {"type": "about:blank", "title": "Not Found", "status": 404, "detail": detail}
+    assert idle_client.head(path).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from litestar import Request
+from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from litestar.handlers import HTTPRouteHandler
 
 from litestar_app.access.callers import LOCAL, Caller
 from litestar_app.access.keys import KeyRing
@@ -11,6 +12,8 @@ from litestar_app.http.origin import reject_cross_site
 from litestar_app.http.proxies import MAX_NAME, shows_proxy
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
+WEBSOCKET = "websocket"
+"""What stands for the method of a WebSocket, which has none."""
 LOCAL_HOSTS = {b"localhost", b"127.0.0.1", b"[::1]"}
 REMEDY = (
     "No API key is configured, so only programs on this machine are served; create one: litestar keys create --help"
@@ -26,8 +29,8 @@ class AccessControl:
         self._keys = keys
         self._origins = origins
 
-    def check(self, request: Request[Any, Any, Any]) -> None:
-        """Find the caller of a request, and leave it in the scope.
+    def check(self, request: ASGIConnection[Any, Any, Any, Any]) -> None:
+        """Find the caller of a request, and leave it in the scope. A WebSocket may write, so it counts as a write.
 
         Raises:
             NotAuthorizedException: 401, for no key or a wrong one.
@@ -35,24 +38,26 @@ class AccessControl:
                 no keys, for a client or a host that is not of this machine.
 
         """
-        scope = request.scope
-        if scope["method"] not in SAFE:
+        scope: Any = request.scope
+        method = scope.get("method", WEBSOCKET)
+        if method not in SAFE:
             reject_cross_site(scope, self._origins)
-        # what OPTIONS tells, the document tells everybody
-        access = "public" if scope["method"] == "OPTIONS" else request.route_handler.opt.get("access")
+        access = request.route_handler.opt.get("access")
+        if method == "OPTIONS" and isinstance(request.route_handler, HTTPRouteHandler):
+            access = "public"  # what OPTIONS tells, the document tells everybody
         if self._keys.is_empty:
             if (reason := _find_remote(request)) is not None:
                 raise PermissionDeniedException(f"{reason}{REMEDY}")
             scope["auth"] = LOCAL
         elif access != "public" and not (access == "metrics" and _find_remote(request) is None):
             caller = scope["auth"] = self._identify(request)
-            if caller.role != "editor" and (scope["method"] not in SAFE or access == "editor"):
+            if caller.role != "editor" and (method not in SAFE or access == "editor"):
                 raise PermissionDeniedException(
                     f"The API key {caller.name!r} may only read; this needs one with the role editor",
                     headers={"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="editor"'},
                 )
 
-    def _identify(self, request: Request[Any, Any, Any]) -> Caller:
+    def _identify(self, request: ASGIConnection[Any, Any, Any, Any]) -> Caller:
         given = [value for name, value in request.scope["headers"] if name == b"authorization"]
         if not given:
             raise NotAuthorizedException(
@@ -73,7 +78,7 @@ def is_loopback(address: str) -> bool:
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
-def _find_remote(request: Request[Any, Any, Any]) -> str | None:
+def _find_remote(request: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     """Say what tells that a request is not of a program on this machine; None where nothing does."""
     hosts = []
     for name, value in request.scope["headers"]:

@@ -99,6 +99,8 @@ MYSQL = {
 """Codes of MySQL and MariaDB. What is not here follows the rules of `_classify_code`."""
 NO_SQL_NUMBER = "can not be used with MySQL"
 """What both drivers say of an infinity or a NaN, without a code."""
+NO_SQLITE_INTEGER = "too large to convert to SQLite INTEGER"
+"""What Python's driver says of an integer over 64 bits; it is no error of the database."""
 
 OURS: dict[type[BaseException], str] = {
     CommitUnknownError: "commit_unknown",
@@ -150,7 +152,8 @@ def classify(error: BaseException) -> Failure:
     is_closed = isinstance(original, InvalidRequestError) and str(original) == CLOSED_AGAIN
     if is_closed or isinstance(original, (PoolTimeoutError, OSError)):  # no free connection; a socket, or the file
         return Failure.OUTAGE
-    if NO_SQL_NUMBER in str(original) and type(original).__module__ in MYSQL_MODULES:
+    is_too_large = isinstance(original, OverflowError) and NO_SQLITE_INTEGER in str(original)
+    if is_too_large or (NO_SQL_NUMBER in str(original) and type(original).__module__ in MYSQL_MODULES):
         return Failure.VALUE
     code = _mysql_code(original)
     return Failure.DEFECT if code is None else _classify_code(code)

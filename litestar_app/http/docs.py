@@ -75,11 +75,17 @@ class DocsPlugin(OpenAPIRenderPlugin):
     def receive_router(self, router: Router) -> None:
         """Respond to HEAD where Litestar responds only to GET."""
         router.register(_head_page)
+        router.register(_head_unknown_page)
 
 
 @route("/", http_method=HttpMethod.HEAD, status_code=200, media_type=MediaType.HTML)
 async def _head_page(request: Request[Any, Any, Any]) -> bytes:
     return _render(request)
+
+
+@route("/{path:str}", http_method=HttpMethod.HEAD, status_code=200)
+async def _head_unknown_page() -> None:
+    raise NotFoundException
 
 
 def _render(request: Request[Any, Any, Any]) -> bytes:

@@ -201,6 +201,8 @@ def _complete(app: Litestar, document: OpenAPI) -> OpenAPI:
         access = handlers[key].opt.get("access")
         if access in SECURITY:
             operation.security = SECURITY[access]
+        if operation.parameters:  # those that a handler does not use come in another order in each process
+            operation.parameters.sort(key=partial(_locate, key[0]))
         for parameter in operation.parameters or []:
             if isinstance(parameter, Parameter) and isinstance(parameter.schema, Schema):
                 _remove_null(parameter.schema)
@@ -210,6 +212,12 @@ def _complete(app: Litestar, document: OpenAPI) -> OpenAPI:
     for schema in _find_schemas(document):
         _simplify(schema)
     return document
+
+
+def _locate(path: str, parameter: Parameter | Reference) -> int:
+    """Return where a parameter stands in a path; the others come behind, in the order they had."""
+    found = path.find(f"{{{parameter.name}}}") if isinstance(parameter, Parameter) else -1
+    return found if found >= 0 else len(path)
 
 
 def _find_handlers(app: Litestar) -> dict[tuple[str, str], HTTPRouteHandler]:
@@ -258,7 +266,7 @@ def _remove_null(schema: Schema) -> None:
 def _complete_responses(operation: Operation, common: dict[str, Any]) -> None:
     """Add the problems that every route has, and the header fields of responses."""
     responses = cast("dict[str, OpenAPIResponse]", operation.responses or {})
-    operation.responses = {**responses, **{status: common[status] for status in common.keys() - responses.keys()}}
+    operation.responses = {**responses, **{status: one for status, one in common.items() if status not in responses}}
     problem = next(iter(common.values())).content[PROBLEM_JSON].schema
     for status, response in operation.responses.items():
         if not isinstance(response, OpenAPIResponse):
@@ -267,6 +275,8 @@ def _complete_responses(operation: Operation, common: dict[str, Any]) -> None:
             response.content = {PROBLEM_JSON: OpenAPIMediaType(problem)}
         if PROBLEM_JSON in (response.content or {}):
             response.headers = {**HEADERS.get(status, {}), **(response.headers or {})} or None
+        if response.headers:
+            response.headers = dict(sorted(response.headers.items()))  # Litestar's order differs between processes
         for header in (response.headers or {}).values():
             if isinstance(header, OpenAPIHeader) and header.schema is None:
                 header.schema = Schema(type=OpenAPIType.STRING)

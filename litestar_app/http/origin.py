@@ -5,6 +5,8 @@ import re
 from litestar.exceptions import PermissionDeniedException
 from litestar.types import HTTPScope
 
+from litestar_app.http.proxies import SCHEMES
+
 SAME_SITE = {b"same-origin", b"none"}
 """What Sec-Fetch-Site says of a request of this service's own pages, and of one that no page has made."""
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -45,7 +47,7 @@ def reject_cross_site(scope: HTTPScope, trusted: frozenset[str] = frozenset()) -
 
 def _check_origins(scope: HTTPScope, origins: list[str], referers: list[str], trusted: frozenset[str]) -> None:
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-    own = f"{scope['scheme']}://{', '.join(hosts)}"
+    own = f"{SCHEMES.get(scope['scheme'], scope['scheme'])}://{', '.join(hosts)}"
     allowed = {normalize(own), *trusted} if any(hosts) else trusted
     for origin in origins:
         if normalize(origin) not in allowed:

@@ -31,7 +31,7 @@ READ = [HttpMethod.GET, HttpMethod.HEAD]
 PUBLIC, METRICS, EDITOR = {"access": "public"}, {"access": "metrics"}, {"access": "editor"}
 """The `opt` of a route that is not for every reader (GET) or every editor (any other method)."""
 WITH_BODY = {"POST", "PUT", "PATCH"}
-SINGLE = {b"idempotency-key"}
+SINGLE = {b"content-type", b"idempotency-key"}
 """Fields that may be given once."""
 KEY_PATTERN = '^("[!-~]{1,255}"|[!-~]{1,255})$'
 IdempotencyKey = Annotated[
@@ -113,7 +113,9 @@ def _merge_lists(request: Request[Any, Any, Any]) -> None:
     headers = request.scope["headers"]
     names = [name for name, _ in headers if name in LISTS or name in SINGLE]
     for name, count in Counter(names).items() if len(names) > 1 else ():
-        if count > 1 and name in SINGLE:
+        if count == 1:
+            continue
+        if name in SINGLE:
             raise ClientException(f"header {name.decode().title()}: given more than once")
         merged = b", ".join(value for found, value in headers if found == name)
         headers = [*((found, value) for found, value in headers if found != name), (name, merged)]

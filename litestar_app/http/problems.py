@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from traceback import walk_tb
 from typing import Annotated, Any
 
 import msgspec
@@ -25,6 +26,7 @@ from litestar.exceptions import (
     SerializationException,
     ValidationException,
 )
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example
 from litestar.params import ParameterKwarg
@@ -182,11 +184,21 @@ STOPPING = "The service is stopping; retry later"
 # without Retry-After, as above
 STOPPING_WRITE = "The service is stopping: the change may or may not be stored; check before you repeat it"
 SAFE = {"GET", "HEAD", "OPTIONS"}
+ON_PURPOSE = frozenset(range(200, 600)) - {500}
+"""Statuses that a handler may raise; 500 is a defect, as is what is no status of HTTP."""
 
 
 def make_problem(status: int, detail: str) -> Problem:
     """Make a problem document: the status says what kind, the detail what happened."""
-    return Problem("about:blank", TITLES.get(status) or HTTPStatus(status).phrase, status, detail)
+    return Problem("about:blank", TITLES.get(status) or _find_title(status), status, detail)
+
+
+def _find_title(status: int) -> str:
+    """Return the name of a status; one that nobody has registered has that of its class."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Server Error"
 
 
 def _make_quota_problem() -> Problem:
@@ -258,6 +270,8 @@ def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem 
         return make_problem(400, "The body ends before it is complete")  # which nobody is there to read
     if isinstance(error, HTTPException) and isinstance(error.__cause__, SerializationException):
         return make_problem(400, f"The body cannot be decoded: {error.detail}")
+    if isinstance(error, SerializationException) and _is_of_body(error):
+        return make_problem(400, f"The body cannot be decoded: {error.detail}")
     if isinstance(error, ValidationException) and request.headers.get("content-length") != "0":
         found = find_body_problem(str(error.__cause__))
         if found is not None:
@@ -267,18 +281,30 @@ def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem 
     return None
 
 
+def _is_of_body(error: SerializationException) -> bool:
+    """Tell whether a handler that reads the body itself has failed to decode it, and nothing else."""
+    decoders = {Request.json.__code__, Request.msgpack.__code__}
+    return any(frame.f_code in decoders for frame, _ in walk_tb(error.__traceback__))
+
+
 def _explain(request: Request[Any, Any, Any], error: Exception) -> Problem:
     """Say what was wrong and what would be right, where Litestar has only the status's name."""
-    if not isinstance(error, HTTPException) or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if not isinstance(error, HTTPException) or error.status_code not in ON_PURPOSE:
         return _log_defect(request, error)
     detail = error.detail
+    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        extra = {"request_id": request.state.request_id}
+        logger.warning("%s: %d: %s", describe(request), error.status_code, detail, extra=extra)
+        return make_problem(error.status_code, detail)
     if isinstance(error, ValidationException):
         detail = _explain_parameters(request, error)
     elif isinstance(error, NotFoundException) and detail == HTTPStatus.NOT_FOUND.phrase:  # in nobody's words
         detail = f"There is nothing at {request.scope['path']}; /docs lists what there is"
     elif isinstance(error, MethodNotAllowedException):
         detail = f"{request.method} is not possible here; the header Allow lists what is"
-    elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and isinstance(
+        request.route_handler, HTTPRouteHandler
+    ):
         detail = f"The body is over {(request.route_handler.resolve_request_max_body_size() or 0) // 1024**2} MiB"
     return make_problem(error.status_code, detail)
 

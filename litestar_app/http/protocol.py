@@ -49,6 +49,8 @@ ALWAYS = b"/health/"
 """The paths that respond whatever else is refused."""
 LOCAL = {"127.0.0.1", "::1"}
 VERSIONS = {"1.1", "1.0"}
+OTHER_VERSION = re.compile("^(Invalid HTTP version|Pause on PRI/Upgrade)$")
+"""What the parser says of a version that it does not know, and of the preface of HTTP/2."""
 INVALID_URL = "an invalid URL"
 HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?", re.ASCII)
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
@@ -228,7 +230,9 @@ class LimitedProtocol(HttpToolsProtocol):
                 continue
             except httptools.HttpParserError as error:
                 reason = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
-                if not isinstance(reason, RejectedError):
+                if OTHER_VERSION.search(str(reason)):
+                    reason = self._explain_version()
+                elif not isinstance(reason, RejectedError):
                     # not in the parser's words, which quote a target, and this goes to the log
                     what = INVALID_URL if isinstance(reason, httptools.HttpParserInvalidURLError) else reason
                     reason = RejectedError(400, f"This is not HTTP/1.1: {what}")
@@ -357,7 +361,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _check_head(self) -> None:
         version = self.parser.get_http_version()
         if version not in VERSIONS:
-            raise RejectedError(505, f"Expected HTTP/1.1 or HTTP/1.0, got HTTP/{version}")
+            raise self._explain_version()
         if len(self.url) > MAX_TARGET:
             raise self._explain_size()
         came_at_once = self._overhead == -self._received
@@ -405,6 +409,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _measure_head(self) -> int:
         return sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+
+    def _explain_version(self) -> RejectedError:
+        return RejectedError(505, f"Expected HTTP/1.1 or HTTP/1.0, got HTTP/{self.parser.get_http_version()}")
 
     def _explain_size(self) -> RejectedError:
         if len(self.url) > MAX_TARGET:

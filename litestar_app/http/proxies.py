@@ -11,17 +11,18 @@ from litestar.types import HTTPScope
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 WORDS = frozenset({
-    "accel", "addr", "address", "authenticated", "cert", "envoy", "gateway", "haproxy", "host", "https", "ip", "ips",
-    "ipv4", "ipv6", "istio", "kong", "l5d", "nginx", "original", "principal", "proto", "real", "remote", "rewrite",
-    "scheme", "squid", "ssl", "surrogate", "tls", "traefik", "tunnel", "varnish", "via", "webauth",
+    "accel", "addr", "address", "authenticated", "cert", "devtunnels", "envoy", "forward", "gateway", "haproxy", "host",
+    "https", "imforwards", "ip", "ips", "ipv4", "ipv6", "istio", "kong", "l5d", "nginx", "orig", "original",
+    "principal", "proto", "real", "remote", "rewrite", "scheme", "squid", "ssl", "surrogate", "tls", "traefik",
+    "tunnel", "varnish", "via", "webauth",
 })  # fmt: skip
 """Words in the names of fields by which a proxy tells of itself, of its client or of the first request."""
 PARTS = re.compile("forwarded|proxy|(client|real|remote|user)ip")
 """The same inside a word, as in X-Azure-ClientIP."""
 SERVICES = frozenset({
-    "akamai", "amzn", "appengine", "arr", "authentik", "azure", "cdn", "cf", "cloudflare", "cloudfront", "fastly", "fd",
-    "fly", "heroku", "iinfo", "incap", "localtunnel", "netlify", "nf", "ngrok", "pomerium", "rndr", "sucuri",
-    "tailscale", "teleport", "vercel", "zrok",
+    "akamai", "ali", "amzn", "appengine", "arr", "authentik", "azure", "cdn", "cf", "cloud", "cloudflare", "cloudfront",
+    "consumer", "eagleeye", "fastly", "fd", "fly", "goog", "heroku", "iinfo", "incap", "localtunnel", "netlify", "nf",
+    "ngrok", "pomerium", "railway", "render", "rndr", "sucuri", "tailscale", "teleport", "vercel", "zrok",
 })  # fmt: skip
 """First words, perhaps behind X-, of the fields of services that forward requests."""
 PREFIXES = ("early-data", "x-auth-request", "x-queue-start", "x-request-start")

@@ -154,8 +154,13 @@ class DatabaseFile:
         except OSError as error:
             return f"nothing was done about it ({error}); stop it, and see which of these files are there"
         if is_in_place:  # another program may use the file with the log, or the index, that is there now
-            self._is_pending = is_own_log and not self._save_log("PASSIVE")
-            return "stop it, put the right file in place, remove its -wal and -shm, and start it again"
+            is_saved = is_own_log and self._save_log("PASSIVE")
+            self._is_pending = is_own_log and not is_saved
+            remedy = "stop it, put the right file in place, remove its -wal and -shm, and start it again"
+            if is_saved:
+                return remedy
+            copy, is_copied = self._make_copy("saved")
+            return f"{copy}; {remedy}" if is_copied else f"{copy}; the newest writes are only in its -wal: keep that"
         self._is_pending = not self._save_log("TRUNCATE")
         try:
             self._move_aside()
@@ -170,19 +175,24 @@ class DatabaseFile:
         return f"{'; '.join(done)}; stop the service, put the right file in place, and start it again"
 
     def _describe_content(self) -> str:
-        """Say where everything is that was stored; where the file was deleted, that is a copy."""
+        """Say where everything is that was stored: in a copy, if the file was deleted or a transaction still reads."""
         if self._opened[0] and count_names(self._opened[0]) == 0:
-            copy = f"{self._real_path}.deleted-{self._opened[0][1]}"
-            try:
-                with lock_directory(os.path.dirname(copy)):  # noqa: PTH120
-                    if not os.path.exists(copy):  # noqa: PTH110  else another process of this service has made it
-                        self._copy(copy)
-            except (OSError, sqlite3.Error) as error:
-                return f"it was deleted, and what it held could not be copied to {copy} ({error})"
-            return f"it was deleted, and {copy} holds everything that was stored"
+            return f"it was deleted, and {self._make_copy('deleted')[0]}"
         if self._is_pending:
-            return f"the newest writes are only in {self._log_aside} until the service is stopped"
+            copy, is_copied = self._make_copy("saved")
+            return copy if is_copied else f"{copy}; the newest writes are only in {self._log_aside}: keep that"
         return "the file that was open holds everything that was stored"
+
+    def _make_copy(self, suffix: str) -> tuple[str, bool]:
+        """Copy everything that was stored to a file of its own; describe that, and tell whether it is done."""
+        copy = f"{self._real_path}.{suffix}-{self._opened[0][1] if self._opened[0] else 0}"
+        try:
+            with lock_directory(os.path.dirname(copy)):  # noqa: PTH120
+                if not os.path.exists(copy):  # noqa: PTH110  else another process of this service has made it
+                    self._copy(copy)
+        except (OSError, sqlite3.Error) as error:
+            return f"what it held could not be copied to {copy} ({error})", False
+        return f"{copy} holds everything that was stored", True
 
     def _copy(self, target: str) -> None:
         part = f"{target}.part"

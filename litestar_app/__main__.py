@@ -2,7 +2,15 @@
 
 import os
 import signal
+import sys
 
+if __name__ == "__main__":  # what was closed is opened, or a database file would get its number
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003  takes no name
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115  a descriptor, for good
 if __name__ in {"__main__", "__mp_main__"}:  # Ctrl-C during the imports, most of the start, leaves no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 if __name__ == "__main__" and os.getpid() == 1:  # as in a container: the kernel ignores what has no handler
@@ -12,7 +20,6 @@ if __name__ == "__main__" and os.getpid() == 1:  # as in a container: the kernel
 import asyncio
 import logging
 import socket
-import sys
 from functools import partial
 from pathlib import Path
 from typing import cast

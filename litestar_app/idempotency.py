@@ -13,7 +13,7 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,10 @@ MAX_EXPIRED = 100
 EXPIRED = (
     select(KEYS.c.key).where(KEYS.c.created_at < bindparam("oldest")).order_by(KEYS.c.created_at).limit(MAX_EXPIRED)
 )
+MAX_GAP = 7 * 24 * 60 * 60
+"""Seconds. If even the newest key expired as long ago, the clock may be ahead, and without the key a retry would make
+its change twice. The next key lets all of them go."""
+NEWEST = select(func.max(KEYS.c.created_at))
 DELETE = delete(KEYS).where(KEYS.c.key == bindparam("given"))
 LOAD = select(KEYS).where(KEYS.c.key.in_([bindparam("stored"), bindparam("given")]))
 SAVE = insert(KEYS)
@@ -91,10 +95,14 @@ class IdempotencyStore(Generic[R]):
 
 
 def delete_expired_keys(session: Session) -> int:
-    """Delete some of the keys that have expired, and return how many."""
-    expired = session.scalars(EXPIRED, {"oldest": int(time.time()) - KEY_TTL}).all()
-    if expired:
-        session.connection().execute(DELETE, [{"given": key} for key in expired])
+    """Delete some of the keys that have expired, and return how many; none while the clock may be ahead."""
+    now = int(time.time())
+    expired = session.scalars(EXPIRED, {"oldest": now - KEY_TTL}).all()
+    if not expired:
+        return 0
+    if session.execute(NEWEST).scalar_one() < now - KEY_TTL - MAX_GAP:
+        return 0
+    session.connection().execute(DELETE, [{"given": key} for key in expired])
     return len(expired)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from litestar_app.idempotency import delete_expired_keys
 from tests.conftest import Rows
+from tests.database import prepare, run
 from tests.service import ANANYA, serve_database
 
 KEY = {"Idempotency-Key": "4a1f-once"}
@@ -113,6 +115,20 @@ def test_key_expires_after_a_day(client: httpx.Client, query: Callable[..., Rows
     query("UPDATE idempotency_keys SET created_at = created_at - ?", 120)
     assert client.post("/student", json=ANANYA, headers=KEY).json()["id"] == 2
     assert query("SELECT COUNT(*) FROM idempotency_keys") == [(1,)]
+
+
+def test_key_survives_a_start_while_the_clock_is_ahead(database_url: str, query: Callable[..., Rows]) -> None:
+    """Deleted, it would let a retry create the student again once the clock is right."""
+    month = 30 * 24 * 60 * 60
+    with serve_database(database_url) as client:
+        assert client.post("/student", json=ANANYA, headers=KEY).json()["id"] == 1
+    query("UPDATE idempotency_keys SET created_at = created_at - ?", month)  # as if the clock were ahead by that
+    with prepare(database_url) as alchemy:
+        assert run(alchemy, lambda database: database.write(delete_expired_keys)) == 0
+    query("UPDATE idempotency_keys SET created_at = created_at + ?", month)
+    with serve_database(database_url) as client:
+        assert client.post("/student", json=ANANYA, headers=KEY).json()["id"] == 1
+        assert len(client.get("/students").json()) == 1
 
 
 def test_stored_key_and_request_cannot_be_guessed(client: httpx.Client, query: Callable[..., Rows]) -> None:

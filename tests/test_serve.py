@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import msgspec
 import psutil
 import pytest
@@ -362,3 +363,19 @@ def test_start_never_says_a_password(tmp_path: Path, mariadb: MariaDB, mysql_url
     with Service(tmp_path, DATABASE_URL=url.render_as_string(hide_password=False)) as service:
         assert f"Database: MySQL, {url.database} on {url.host}:{url.port}" in service.log()
         assert "never" not in service.log()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_do_not_matter(tmp_path: Path, closed: str) -> None:
+    """As daemons start programs; the database never gets the number of one of them, and so no log."""
+    service = Service(tmp_path)
+    command = ["sh", "-c", f"exec {sys.executable} -m litestar_app {closed}"]
+    with subprocess.Popen(command, cwd=tmp_path, env=service.environment, start_new_session=True) as process:
+        while process.poll() is None:
+            with suppress(httpx.TransportError):
+                assert service.client.post("/student", json=ANANYA).status_code == 201
+                break
+        numbers = [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)]
+        assert not any("students.db" in name for name in numbers)
+        process.terminate()
+    assert process.returncode == -signal.SIGTERM

@@ -270,8 +270,11 @@ def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem 
         return make_problem(400, "The body ends before it is complete")  # which nobody is there to read
     if isinstance(error, HTTPException) and isinstance(error.__cause__, SerializationException):
         return make_problem(400, f"The body cannot be decoded: {error.detail}")
-    if isinstance(error, SerializationException) and _is_of_body(error):
-        return make_problem(400, f"The body cannot be decoded: {error.detail}")
+    if isinstance(error, SerializationException | UnicodeDecodeError) and _is_of_body(
+        error
+    ):  # the last of msgspec 0.22
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.detail
+        return make_problem(400, f"The body cannot be decoded: {reason}")
     if isinstance(error, ValidationException) and request.headers.get("content-length") != "0":
         found = find_body_problem(str(error.__cause__))
         if found is not None:
@@ -281,7 +284,7 @@ def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem 
     return None
 
 
-def _is_of_body(error: SerializationException) -> bool:
+def _is_of_body(error: Exception) -> bool:
     """Tell whether a handler that reads the body itself has failed to decode it, and nothing else."""
     decoders = {Request.json.__code__, Request.msgpack.__code__}
     return any(frame.f_code in decoders for frame, _ in walk_tb(error.__traceback__))

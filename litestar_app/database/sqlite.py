@@ -188,8 +188,9 @@ class DatabaseFile:
         copy = f"{self._real_path}.{suffix}-{self._opened[0][1] if self._opened[0] else 0}"
         try:
             with lock_directory(os.path.dirname(copy)):  # noqa: PTH120
-                if not os.path.exists(copy):  # noqa: PTH110  else another process of this service has made it
-                    self._copy(copy)
+                if os.path.exists(copy):  # noqa: PTH110  of another process, or of an earlier event, and older then
+                    copy = f"{copy}-{time.time_ns()}"
+                self._copy(copy)
         except (OSError, sqlite3.Error) as error:
             return f"what it held could not be copied to {copy} ({error})", False
         return f"{copy} holds everything that was stored", True

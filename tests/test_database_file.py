@@ -183,6 +183,22 @@ def test_reader_does_not_keep_the_newest_writes_from_being_saved(
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
 
+def test_copy_of_an_earlier_event_is_not_taken_for_the_newest(sqlite_url: str, sqlite_path: Path) -> None:
+    """The file is the same one at both events, and so is the number of its inode."""
+    for number in (1, 2):
+        with (
+            closing(sqlite3.connect(sqlite_path, isolation_level=None)) as reader,
+            serve_database(sqlite_url) as client,
+        ):
+            reader.execute("BEGIN")
+            assert len(reader.execute(NAMES).fetchall()) == number - 1
+            assert client.post("/student", json=ANANYA).status_code == 201
+            delete_index(sqlite_path)
+            assert client.post("/student", json=ANANYA).status_code == 503
+    copies = sqlite_path.parent.glob("students.db.saved-*")
+    assert sorted(len(query_sqlite(copy, NAMES)) for copy in copies) == [1, 2]
+
+
 def test_log_is_folded_in_at_the_stop_once_nobody_reads(
     sqlite_url: str, sqlite_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

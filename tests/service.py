@@ -114,11 +114,14 @@ class Service:
             time.sleep(0.02)
         raise RuntimeError(self.log())
 
+    def command(self) -> list[str]:
+        return [self.python, "-m", "litestar_app"]
+
     def launch(self) -> None:
         """Start it and do not wait."""
         with (self.directory / "service.log").open("a") as log:
             self.process = subprocess.Popen(
-                [self.python, "-m", "litestar_app"],
+                self.command(),
                 cwd=self.directory,
                 env=self.environment,
                 stdout=log,

@@ -2,7 +2,6 @@
 
 import errno
 import resource
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,18 +25,9 @@ class LimitedService(Service):
         super().__init__(directory, **variables)
         self.files = files
 
-    def launch(self) -> None:
+    def command(self) -> list[str]:
         """Start it as `ulimit -n` in a shell does."""
-        with (self.directory / "service.log").open("a") as log:
-            self.process = subprocess.Popen(
-                ["/bin/sh", "-c", f'ulimit -n {self.files} && exec "$0" -m litestar_app', self.python],
-                cwd=self.directory,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+        return ["/bin/sh", "-c", f'ulimit -n {self.files} && exec "$0" -m litestar_app', self.python]
 
 
 def ask(service: Service, number: int) -> httpx.Response | None:

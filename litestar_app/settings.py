@@ -41,6 +41,7 @@ ROOT_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
 MIN_CONNECTIONS = 4
 """To the database: to read, to write, to export and to import at the same time."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
+"""Ports that browsers leave out of an origin."""
 MAX_DIGITS = 9
 """Of a number; none that is longer is possible, whichever it is."""
 MAX_PORT = 65535

@@ -41,6 +41,7 @@ from msgspec import UNSET, Meta
 from litestar_app.http.docs import DocsPlugin, create_docs_router, get_root
 from litestar_app.http.parameters import PUBLIC
 from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, TITLES
+from litestar_app.http.translation import MAX_PATTERN
 
 WAIT = OpenAPIHeader(
     schema=Schema(type=OpenAPIType.INTEGER),
@@ -62,8 +63,6 @@ SECURITY: dict[object, list[dict[str, list[str]]]] = {
     "public": [],
     "metrics": [{SCHEME: []}, {}],  # a program of this machine needs no key
 }
-MAX_PATTERN = 100
-"""Characters of an expression that a person can read; the description of a field with a longer one has its rule."""
 METHODS = ("get", "put", "post", "delete", "options", "patch", "trace", "head")
 
 

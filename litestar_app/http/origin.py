@@ -6,10 +6,10 @@ from litestar.exceptions import PermissionDeniedException
 from litestar.types import HTTPScope
 
 from litestar_app.http.proxies import SCHEMES
+from litestar_app.settings import DEFAULT_PORTS
 
 SAME_SITE = {b"same-origin", b"none"}
 """What Sec-Fetch-Site says of a request of this service's own pages, and of one that no page has made."""
-DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 REFERER = re.compile(r"(https?://[^/?#\\@]+)(?:[/?#].*)?", re.IGNORECASE | re.DOTALL)
 """The URL of a page, and its origin. Browsers send no userinfo, behind which another host could hide."""
 REASON = "in a browser, only pages of this service may write"
@@ -62,4 +62,4 @@ def _check_origins(scope: HTTPScope, origins: list[str], referers: list[str], tr
 def normalize(origin: str) -> str:
     """Write an origin as browsers do, in lower case and without the default port of its scheme."""
     origin = origin.lower()
-    return origin.removesuffix(DEFAULT_PORTS.get(origin.partition("://")[0], ""))
+    return origin.removesuffix(f":{DEFAULT_PORTS.get(origin.partition('://')[0])}")

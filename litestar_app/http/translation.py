@@ -22,7 +22,7 @@ NOUNS = {
 }
 BOUNDS = {">=": "of at least", ">": "above", "<=": "of at most", "<": "below", "==": "of exactly"}
 MAX_PATTERN = 100
-"""Characters of an expression that a person can read."""
+"""Characters of a regular expression that a person can read; a longer one is described in words."""
 SENTENCES: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     (r"Expected `(\w+)` of length (>=|<=|==) (\d+)", lambda m: f"{_noun(m[1])} {BOUNDS[m[2]]} {m[3]} {_unit(m[1])}"),
     (r"Expected `(\w+)` (>=|>|<=|<) (.+)", lambda m: f"{_noun(m[1])} {BOUNDS[m[2]]} {m[3]}"),

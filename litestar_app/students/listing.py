@@ -45,7 +45,7 @@ MAX_NAME = MAX_LENGTH
 
 
 class Filters(Struct, frozen=True, omit_defaults=True):
-    """What students must match; all of it. Texts match normalised, and as given: so another program may have them."""
+    """What students must match, all of it. A text matches as given too: another program may have stored it so."""
 
     department: tuple[str, ...] = ()
     """One of these, exactly; none of them stands for any."""

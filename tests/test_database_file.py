@@ -199,6 +199,25 @@ def test_copy_of_an_earlier_event_is_not_taken_for_the_newest(sqlite_url: str, s
     assert sorted(len(query_sqlite(copy, NAMES)) for copy in copies) == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("change", "where"), [(delete_index, "only in its -wal"), (delete_log, "lost when the service")]
+)
+def test_copy_that_cannot_be_made_is_told(
+    sqlite_url: str, sqlite_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None], where: str
+) -> None:
+    """What is left to do differs: a log that was deleted holds nothing any more once the service stops."""
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as reader, serve_database(sqlite_url) as client:
+        reader.execute("BEGIN")
+        assert reader.execute(NAMES).fetchall() == []
+        assert client.post("/student", json=ANANYA).status_code == 201
+        sqlite_path.with_name(f"students.db.saved-{sqlite_path.stat().st_ino}.part").mkdir()
+        change(sqlite_path)
+        assert client.post("/student", json=ANANYA).status_code == 503
+    (line,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR)
+    assert "could not be copied" in line
+    assert f"the newest writes are {'' if 'wal' in where else 'in no file that has a name, and are '}{where}" in line
+
+
 def test_log_is_folded_in_at_the_stop_once_nobody_reads(
     sqlite_url: str, sqlite_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

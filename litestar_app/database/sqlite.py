@@ -150,17 +150,11 @@ class DatabaseFile:
         """Return what was done, and what is left to do."""
         try:
             is_in_place = identify(self._real_path) == self._opened[0]
-            is_own_log = identify(self._log) in {None, self._opened[1]}
+            log = identify(self._log)
         except OSError as error:
             return f"nothing was done about it ({error}); stop it, and see which of these files are there"
-        if is_in_place:  # another program may use the file with the log, or the index, that is there now
-            is_saved = is_own_log and self._save_log("PASSIVE")
-            self._is_pending = is_own_log and not is_saved
-            remedy = "stop it, put the right file in place, remove its -wal and -shm, and start it again"
-            if is_saved:
-                return remedy
-            copy, is_copied = self._make_copy("saved")
-            return f"{copy}; {remedy}" if is_copied else f"{copy}; the newest writes are only in its -wal: keep that"
+        if is_in_place:
+            return self._rescue_in_place(log)
         self._is_pending = not self._save_log("TRUNCATE")
         try:
             self._move_aside()
@@ -173,6 +167,21 @@ class DatabaseFile:
         if names := [name for name in (self._log_aside, self._index_aside) if os.path.exists(name)]:  # noqa: PTH110
             done.append(f"its -wal and -shm would damage another file of that name and are now {' and '.join(names)}")
         return f"{'; '.join(done)}; stop the service, put the right file in place, and start it again"
+
+    def _rescue_in_place(self, log: tuple[int, int] | None) -> str:
+        """Save what the log holds while another program may use the file with the log, or the index, there is now."""
+        is_own_log = log in {None, self._opened[1]}
+        is_saved = is_own_log and self._save_log("PASSIVE")
+        self._is_pending = is_own_log and not is_saved
+        remedy = "stop it, put the right file in place, remove its -wal and -shm, and start it again"
+        if is_saved:
+            return remedy
+        copy, is_copied = self._make_copy("saved")
+        if is_copied:
+            return f"{copy}; {remedy}"
+        if log == self._opened[1]:
+            return f"{copy}; the newest writes are only in its -wal: keep that"
+        return f"{copy}; the newest writes are in no file that has a name, and are lost when the service stops"
 
     def _describe_content(self) -> str:
         """Say where everything is that was stored: in a copy, if the file was deleted or a transaction still reads."""

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
+from threading import Lock
 
 from litestar_app.exceptions import ResourceError
 
@@ -13,6 +14,11 @@ FILES = "The service may open no more files (ulimit -n)"
 MEMORY = "The system grants the service no more memory or threads"
 TEMPORARY = "The temporary directory (TMPDIR) is full, missing or not writable"
 REASONS = {errno.EMFILE: FILES, errno.ENFILE: FILES, errno.ENOMEM: MEMORY}
+LATE_IMPORT = Lock()
+"""Held while a thread imports a module that few requests need.
+
+An import can fail for want of a file; one that waits for it in another thread would then get half of the module.
+"""
 NO_THREAD = "can't start new thread"
 """What Python says in a RuntimeError, and nowhere else."""
 

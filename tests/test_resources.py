@@ -2,6 +2,8 @@
 
 import errno
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -123,3 +125,41 @@ def test_refusals_are_told_from_other_errors(error: Exception, reason: str | Non
     wrapped = ValueError("x")
     wrapped.__cause__ = error
     assert find_refusal(error) == find_refusal(wrapped) == reason
+
+
+HALF_IMPORTED = """
+import sys, threading, time
+from io import BytesIO
+from litestar_app.resources import FILES, find_refusal
+from litestar_app.transfer.formats.encoders import write_xlsx
+
+class Refuse:
+    refused = False
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "xlsxwriter.worksheet" and not self.refused:
+            self.refused = True
+            time.sleep(0.5)  # in which the other thread comes to wait for the same module
+            raise OSError(24, "Too many open files")
+
+sys.meta_path.insert(0, Refuse())
+outcomes = []
+
+def export():
+    try:
+        write_xlsx([[(1, "Ananya", "CSE", 8.9)]], BytesIO())
+        outcomes.append("written")
+    except Exception as error:
+        outcomes.append(find_refusal(error))
+
+threads = [threading.Thread(target=export) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert sorted(map(str, outcomes)) == sorted([FILES, "written", "written", "written"]), outcomes
+"""
+
+
+def test_import_that_fails_for_want_of_a_file_fails_in_one_thread_only() -> None:
+    subprocess.run([sys.executable, "-c", HALF_IMPORTED], check=True)

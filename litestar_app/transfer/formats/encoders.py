@@ -10,6 +10,7 @@ from typing import BinaryIO, Self, TypeAlias
 import msgspec
 
 from litestar_app.exceptions import FileTooLargeError
+from litestar_app.resources import LATE_IMPORT
 from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.formats.cells import RISKY, protect
 from litestar_app.transfer.formats.tables import COLUMNS
@@ -89,8 +90,9 @@ def write_xlsx(batches: Iterable[Sequence[StudentRow]], file: BinaryIO) -> None:
         OSError: the temporary directory is full, missing or not writable.
 
     """
-    from xlsxwriter import Workbook  # noqa: PLC0415  20 MiB, for those who export a workbook
-    from xlsxwriter.exceptions import FileCreateError  # noqa: PLC0415
+    with LATE_IMPORT:
+        from xlsxwriter import Workbook  # noqa: PLC0415  20 MiB, for those who export a workbook
+        from xlsxwriter.exceptions import FileCreateError  # noqa: PLC0415
 
     options = {
         "constant_memory": True,

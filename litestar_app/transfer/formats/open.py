@@ -3,6 +3,7 @@
 from typing import BinaryIO
 
 from litestar_app.exceptions import InvalidFileError
+from litestar_app.resources import LATE_IMPORT
 from litestar_app.transfer.formats.kinds import reject_other_kinds
 from litestar_app.transfer.formats.tables import Kind, Table
 from litestar_app.transfer.formats.text import ArrayTable, CsvTable, NdjsonTable, read_first_character
@@ -30,7 +31,8 @@ def open_table(file: BinaryIO, kind: Kind | None, charset: str | None = None) ->
     file.seek(0)
     start = file.read(max(map(len, ZIPS)))
     if start.startswith(ZIPS):
-        from litestar_app.transfer.formats.workbooks import WorkbookTable  # noqa: PLC0415  most files are none
+        with LATE_IMPORT:
+            from litestar_app.transfer.formats.workbooks import WorkbookTable  # noqa: PLC0415  most files are none
 
         table = WorkbookTable(file)
         if kind is not None and kind != "xlsx":

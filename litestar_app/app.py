@@ -37,7 +37,7 @@ from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.metrics import MetricsController
 from litestar_app.http.openapi import StructSchemas, complete, create_openapi_config, get_openapi
-from litestar_app.http.parameters import PUBLIC, check_request
+from litestar_app.http.parameters import PUBLIC, RequestCheck
 from litestar_app.http.problems import respond_to_error, respond_to_stop
 from litestar_app.http.proxies import TrustedProxies
 from litestar_app.http.security import secure
@@ -77,7 +77,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     cors, proxies = CorsRules(origins) if origins else None, TrustedProxies(trusted) if trusted else None
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
     access = AccessControl(keys, cors.origins if cors else frozenset())
-    rate_limit = create_rate_limit(settings.rate_limit)
+    rate_limit, check_request = create_rate_limit(settings.rate_limit), RequestCheck()
 
     def admit(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
         try:

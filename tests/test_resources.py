@@ -1,9 +1,11 @@
 """What the system refuses: open files, memory, threads. A request that needs them is a 503 that says so."""
 
 import errno
+import gc
 import resource
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -13,11 +15,14 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from litestar import Litestar
 
+from litestar_app.app import create_app
 from litestar_app.exceptions import ResourceError
 from litestar_app.resources import FILES, MEMORY, find_refusal
+from litestar_app.settings import Settings
 from tests.faults.ledger import assert_is_problem
-from tests.service import ANANYA, Service, connect
+from tests.service import ANANYA, Service, connect, serve_app
 
 
 class LimitedService(Service):
@@ -163,3 +168,18 @@ assert sorted(map(str, outcomes)) == sorted([FILES, "written", "written", "writt
 
 def test_import_that_fails_for_want_of_a_file_fails_in_one_thread_only() -> None:
     subprocess.run([sys.executable, "-c", HALF_IMPORTED], check=True)
+
+
+def test_application_that_has_stopped_is_released(database_url: str) -> None:
+    """Once another one has taken its place; a test suite of somebody who extends it makes hundreds, of 2 MiB each."""
+
+    def serve() -> "weakref.ref[Litestar]":
+        app = create_app(Settings(database_url=database_url))
+        with serve_app(app) as url, connect(url) as client:
+            assert client.get("/students?sort=name&limit=1").status_code == 200
+            assert client.post("/student", json=ANANYA).status_code == 201
+        return weakref.ref(app)
+
+    first, _ = serve(), serve()
+    gc.collect()
+    assert first() is None

@@ -85,27 +85,38 @@ def parse_key(given: str | None) -> str | None:
     return key[1:-1] if len(key) > len('""') and key[0] == key[-1] == '"' else key
 
 
-async def check_request(request: Request[Any, Any, Any]) -> Response[None] | None:
-    """Respond to OPTIONS, and reject a query or a header that no handler can take.
+class RequestCheck:
+    """Responds to OPTIONS, and rejects a query or a header that no handler can take.
 
-    Raises:
-        ClientException: 400, naming the parameter or the field.
-
+    Each application has its own, which remembers short queries of its handlers.
     """
-    if request.method == "OPTIONS":
-        return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
-    _merge_lists(request)
-    if query := request.scope["query_string"]:
-        if len(query) > MAX_QUERY:  # which Litestar would keep in a cache of a thousand
-            raise ClientException(f"The query is over {MAX_QUERY} bytes")
-        check = _check_query if len(query) <= CACHED_QUERY else _check_query.__wrapped__
-        check(query, request.route_handler, tuple(request.path_params))
-    if request.method in WITH_BODY and "data" in request.route_handler.parsed_fn_signature.parameters:
-        try:
-            await request.body()
-        except asyncio.CancelledError:  # of the server, which stops and has waited long enough for the rest
-            raise HTTPException(status_code=408, detail="The service is stopping; the body has not arrived") from None
-    return None
+
+    def __init__(self) -> None:
+        self._check_short_query = lru_cache(1024)(_check_query)
+
+    async def __call__(self, request: Request[Any, Any, Any]) -> Response[None] | None:
+        """Check a request before its handler runs.
+
+        Raises:
+            ClientException: 400, naming the parameter or the field.
+
+        """
+        if request.method == "OPTIONS":
+            return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(_methods(request)))})
+        _merge_lists(request)
+        if query := request.scope["query_string"]:
+            if len(query) > MAX_QUERY:  # which Litestar would keep in a cache of a thousand
+                raise ClientException(f"The query is over {MAX_QUERY} bytes")
+            check = self._check_short_query if len(query) <= CACHED_QUERY else _check_query
+            check(query, request.route_handler, tuple(request.path_params))
+        if request.method in WITH_BODY and "data" in request.route_handler.parsed_fn_signature.parameters:
+            try:
+                await request.body()
+            except asyncio.CancelledError:  # of the server, which stops and has waited long enough for the rest
+                raise HTTPException(
+                    status_code=408, detail="The service is stopping; the body has not arrived"
+                ) from None
+        return None
 
 
 def _merge_lists(request: Request[Any, Any, Any]) -> None:
@@ -122,7 +133,6 @@ def _merge_lists(request: Request[Any, Any, Any]) -> None:
     request.scope["headers"] = headers
 
 
-@lru_cache(1024)
 def _check_query(query: bytes, handler: HTTPRouteHandler, path: tuple[str, ...]) -> None:
     """Reject parameters that the route does not have, repeated ones, and values that are written in another way."""
     if "query" in handler.parsed_fn_signature.parameters:  # it reads the query itself

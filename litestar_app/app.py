@@ -27,7 +27,7 @@ from litestar_app.access.rate_limit import SharedTable, add_quota, create_rate_l
 from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
 from litestar_app.database.config import SHARE, AlchemyConfig, create_alchemy_config
-from litestar_app.entries import HistoryLog
+from litestar_app.entries import ImportLog, create_listeners
 from litestar_app.exceptions import SettingsError
 from litestar_app.history.controller import HistoryController
 from litestar_app.history.service import HistoryService
@@ -46,9 +46,10 @@ from litestar_app.metrics import METERS
 from litestar_app.settings import Settings, split
 from litestar_app.students.controller import StudentController
 from litestar_app.students.departments import DepartmentController
-from litestar_app.students.service import FIXED, StudentService, lock_students
+from litestar_app.students.service import FIXED, StudentService
 from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService
+from litestar_app.transfer.merge import Unrecorded
 from litestar_app.transfer.shares import TransferShares
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     settings = settings or Settings.from_environment()
     alchemy = alchemy or create_alchemy_config(settings)
     tracing = _create_tracing() if settings.tracing == "on" else None
-    database, log = Database(alchemy, fixed=FIXED, lock_rows=lock_students), HistoryLog(settings)
-    students, imports, history = StudentService(database, log), ImportService(database, log), HistoryService(database)
+    listeners = create_listeners(settings)
+    database = Database(alchemy, fixed=FIXED, listeners=listeners)
+    students, history = StudentService(database), HistoryService(database)
+    imports = ImportService(database, ImportLog if listeners else Unrecorded)
     shares = TransferShares(SHARE, database.timeouts.queue)
     clean_up = CleanUp(database, settings.history_days)
     origins, trusted = split(settings.cors_origins), split(settings.forwarded_allow_ips)
@@ -97,7 +100,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             StudentController,
             TransferController,
             DepartmentController,
-            *([HistoryController] if log.is_on else []),
+            *([HistoryController] if listeners else []),
             HealthController,
             MetricsController,
             go_to_docs,

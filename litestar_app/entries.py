@@ -7,10 +7,11 @@ from typing import Any, Literal, TypeAlias, cast
 from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
-from litestar_app.database.writes import insert_before_commit
+from litestar_app.database.unit_of_work import Change, Listener, UnitOfWork
 from litestar_app.exceptions import RetryTransactionError
 from litestar_app.models import HistoryEntry, Import, Student
 from litestar_app.settings import Settings
+from litestar_app.students.schemas import FIELDS
 
 Action = Literal["create", "update", "delete"]
 Values: TypeAlias = tuple[str | None, str | None, float | None]
@@ -19,7 +20,6 @@ Values: TypeAlias = tuple[str | None, str | None, float | None]
 HISTORY = cast("Table", HistoryEntry.__table__)
 IMPORTS = cast("Table", Import.__table__)
 H, D = HISTORY.c, cast("Table", Student.__table__).c
-FIELDS = ("name", "department", "cgpa")
 BEFORE, AFTER = ([f"{when}_{field}" for field in FIELDS] for when in ("before", "after"))
 COLUMNS = ("student_id", "at", "who", "action", "import_id", *BEFORE, *AFTER)
 INSERT = insert(HISTORY).values({name: bindparam(name) for name in COLUMNS}).inline()
@@ -30,43 +30,36 @@ MAX_EXPIRED = 1000
 """Rows among which a transaction deletes, which takes some milliseconds."""
 
 
-class HistoryLog:
-    """Adds entries, or none where the history is off."""
+def create_listeners(settings: Settings) -> list[Listener]:
+    """Return the listener that keeps the history, or none if it is off."""
+    return [record_change] if settings.history == "on" else []
 
-    def __init__(self, settings: Settings) -> None:
-        self.is_on = settings.history == "on"
 
-    def add(  # noqa: PLR0913  an entry has so many columns
-        self,
-        session: Session,
-        who: str,
-        action: Action,
-        student_id: int,
-        *,
-        before: Values = NOTHING,
-        after: Values = NOTHING,
-    ) -> None:
-        """Add the entry of one student."""
-        if self.is_on:
-            what = (student_id, _now(), who, action, None, *before, *after)
-            insert_before_commit(session, INSERT, dict(zip(COLUMNS, what, strict=True)))
+def record_change(unit: UnitOfWork, change: Change) -> None:
+    """Add the entry of one change, in its transaction; a listener of `UnitOfWork.changed`."""
+    before, after = _values(change.before), _values(change.after)
+    action: Action = "update" if change.before and change.after else "create" if change.after else "delete"
+    student: Any = change.after or change.before
+    what = (student.id, _now(), change.who, action, None, *before, *after)
+    unit.insert_later(INSERT, dict(zip(COLUMNS, what, strict=True)))
 
-    def begin_import(self, session: Session, who: str) -> "ImportLog | None":
-        """Begin the entries of an import."""
-        return ImportLog(session, who) if self.is_on else None
+
+def _values(student: Any) -> Values:
+    return NOTHING if student is None else (student.name, student.department, student.cgpa)
 
 
 class ImportLog:
     """Adds the entries of one import, by statements about many of them at once."""
 
-    def __init__(self, session: Session, who: str) -> None:
-        self._connection = session.connection()
+    def __init__(self, unit: UnitOfWork, who: str) -> None:
+        self._connection = unit.connection()
         self._at, self._who = _now(), who
         self._newest = self._connection.execute(select(func.coalesce(func.max(H.id), 0))).scalar_one()
         counts = dict.fromkeys(
             ("created", "updated", "deleted", "unchanged", "rejected", "first_entry", "last_entry"), 0
         )
-        self.id: int = self._connection.execute(insert(IMPORTS), {"at": self._at, "who": who, **counts}).lastrowid
+        inserted = self._connection.execute(insert(IMPORTS), {"at": self._at, "who": who, **counts})
+        self.id: int | None = inserted.lastrowid
 
     def add(
         self,

@@ -7,7 +7,7 @@ the database can test a guess at the request only if they guess the key as well.
 import hashlib
 import hmac
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar, cast
 
@@ -17,6 +17,8 @@ from sqlalchemy import Connection, Table, bindparam, delete, func, insert, selec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from litestar_app.database import Database
+from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import KeyInUseError, KeyReusedError, RetryTransactionError
 from litestar_app.models import IdempotencyKey
 
@@ -44,12 +46,47 @@ ANY = ""
 """The fingerprint of a request that was erased: any request is taken for it, so that a retry changes nothing."""
 
 
-class IdempotencyStore(Generic[R]):
-    """Responses of one kind by the key of their request."""
+class Once(Generic[R]):
+    """Makes a write once for each key, and repeats its response; responses are of one type."""
 
-    def __init__(self, kind: type[R]) -> None:
+    def __init__(self, database: Database, kind: type[R]) -> None:
+        self._database = database
         self._kind = kind
         self._in_use: set[str] = set()
+
+    async def write(self, key: str | None, request: Struct, work: Callable[[UnitOfWork], R]) -> R:
+        """Run a work in a transaction, or return the first response to the same request under this key.
+
+        Without a key, always run it.
+
+        Raises:
+            KeyInUseError: the first request with this key is still running.
+            KeyReusedError: the key was used with another request.
+
+        """
+        if key is None:
+            return await self._database.write(work)
+        with self.claim(key):
+            return await self.write_claimed(key, request, work)
+
+    async def write_claimed(
+        self,
+        key: str,
+        request: Struct,
+        work: Callable[[UnitOfWork], R],
+        connection: Connection | None = None,
+        shorten: Callable[[R], R] = lambda response: response,
+    ) -> R:
+        """Do the same under a key that is claimed already, and keep a shorter response."""
+
+        def write_once(unit: UnitOfWork) -> R:
+            if earlier := self._load(unit, key, request):
+                return earlier
+            response = work(unit)
+            self._save(unit, key, request, shorten(response))
+            return response
+
+        return await self._database.write(write_once, connection)
 
     @contextmanager
     def claim(self, key: str | None) -> Iterator[None]:
@@ -65,7 +102,7 @@ class IdempotencyStore(Generic[R]):
         finally:
             self._in_use.remove(key)
 
-    def load(self, session: Session, key: str, request: Struct) -> R | None:
+    def _load(self, session: Session, key: str, request: Struct) -> R | None:
         """Return the first response to a request, if there is one, and delete some of the keys that have expired.
 
         Raises:
@@ -84,7 +121,7 @@ class IdempotencyStore(Generic[R]):
             return msgspec.json.decode(row.answer, type=self._kind)
         return None
 
-    def save(self, session: Session, key: str, request: Struct, response: R) -> None:
+    def _save(self, session: Session, key: str, request: Struct, response: R) -> None:
         """Store a response in the transaction of its request; RetryTransactionError if the key has just been used."""
         answer = msgspec.json.encode(response).decode()
         row = {"key": _hash_key(key), "request": _sign(key, _hash(request)), "answer": answer}

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
 from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
-from litestar_app.database.writes import NOWAIT
-from litestar_app.entries import HistoryLog
+from litestar_app.database.unit_of_work import RowKey, UnitOfWork
+from litestar_app.entries import record_change
 from litestar_app.exceptions import (
     ConstraintError,
     DatabaseUnavailableError,
@@ -23,9 +23,9 @@ from litestar_app.exceptions import (
     StudentNotFoundError,
 )
 from litestar_app.http.conditions import parse_condition
-from litestar_app.settings import Settings
+from litestar_app.students.listing import STUDENTS
 from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
-from litestar_app.students.service import FIXED, StudentService, lock_students
+from litestar_app.students.service import FIXED, StudentService
 from tests.conftest import Names, Rows
 from tests.database import create, open_transactions, prepare, run
 from tests.mariadb import MariaDB, open_session
@@ -46,14 +46,16 @@ def names(query: Callable[..., Rows]) -> Names:
     return lambda: sorted(name for (name,) in query("SELECT name FROM students"))
 
 
-def update(session: Session) -> None:
+def update(session: UnitOfWork) -> None:
     """Change the first student, a unit of work that waits where that row is locked, unless it is told not to."""
-    if session.info[NOWAIT] and session.get_bind().dialect.name != "sqlite":
+    if not session.waits and session.get_bind().dialect.name != "sqlite":
         session.connection().exec_driver_sql("SELECT 1 FROM students WHERE id = 1 FOR UPDATE NOWAIT")
     session.connection().exec_driver_sql("UPDATE students SET cgpa = 2 WHERE id = 1")
 
 
-def write_together(alchemy: AlchemyConfig, works: list[Callable[[Session], str]], *, leave: bool = False) -> list[Any]:
+def write_together(
+    alchemy: AlchemyConfig, works: Sequence[Callable[[UnitOfWork], Any]], *, leave: bool = False
+) -> list[Any]:
     """Write while another write is under way, so that these wait together; the first may be cancelled meanwhile."""
     begun, release = threading.Event(), threading.Event()
 
@@ -246,7 +248,7 @@ def test_outage_of_one_statement_is_its_own_writers(alchemy: AlchemyConfig, quer
     exhaust_ids(query)
 
     async def main(database: Database) -> list[Any]:
-        works: list[Callable[[Session], Any]] = [create("A"), update, create("B")]
+        works: list[Callable[[UnitOfWork], Any]] = [create("A"), update, create("B")]
         return list(await asyncio.gather(*map(database.write, works), return_exceptions=True))
 
     outcomes = run(alchemy, main)
@@ -277,8 +279,8 @@ class Students(StudentService):
     """The students of a database that is new."""
 
     def __init__(self, alchemy: AlchemyConfig) -> None:
-        self.database = Database(alchemy, fixed=FIXED, lock_rows=lock_students)
-        super().__init__(self.database, HistoryLog(Settings()))
+        self.database = Database(alchemy, fixed=FIXED, listeners=[record_change])
+        super().__init__(self.database)
 
     async def create_all(self, count: int) -> list[StudentRead]:
         """Create students in one transaction, as all that begins together is written."""
@@ -349,21 +351,23 @@ def test_statements_of_a_group(mariadb: MariaDB, mysql_url: str) -> None:
     assert after - between == {"Com_select": 2, "Com_update": 20, "Com_insert": 1, "Com_commit": 1}
 
 
-def test_rows_of_a_group_are_locked_in_their_order(mysql_url: str) -> None:
+def test_rows_of_a_group_are_locked_in_their_order(mysql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else two groups could wait for each other; where one row is changed it is left to its unit of work."""
-    locked: list[Sequence[int]] = []
+    locked: list[Sequence[RowKey]] = []
+    monkeypatch.setattr(UnitOfWork, "lock_all", lambda _, rows: locked.append(rows))
 
     async def main(alchemy: AlchemyConfig) -> None:
-        database = Database(alchemy, lock_rows=lambda _, ids: locked.append(ids))
+        database = Database(alchemy)
         async with asyncio.timeout(60), database.open():
             for rows in ([3, 1, 2, 1, None], [4, 4], [None, 5]):
                 works = [create(f"{row}") for row in rows]
-                written = [database.write(work, row=row) for work, row in zip(works, rows, strict=True)]
+                keys = [None if row is None else (STUDENTS, row) for row in rows]
+                written = [database.write(work, row=key) for work, key in zip(works, keys, strict=True)]
                 assert await asyncio.gather(*written) == [f"{row}" for row in rows]
 
     with prepare(mysql_url) as alchemy:
         asyncio.run(main(alchemy))
-    assert locked == [[1, 2, 3]]
+    assert locked == [[(STUDENTS, 1), (STUDENTS, 2), (STUDENTS, 3)]]
 
 
 @pytest.mark.parametrize("scheme", ["mysql", "mariadb"])
@@ -380,9 +384,9 @@ def test_rows_beside_those_of_a_group_may_be_locked(mariadb: MariaDB, mysql_url:
             open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 2 FOR UPDATE"),
             open_transactions(alchemy) as transactions,
         ):
-            (outcome,) = transactions.run([lambda session: lock_students(session, [1, 3, 4, 5])])
+            (outcome,) = transactions.run([lambda unit: unit.lock_all([(STUDENTS, row) for row in (1, 3, 4, 5)])])
             assert outcome is None
-            (outcome,) = transactions.run([lambda session: lock_students(session, [1, 2])])
+            (outcome,) = transactions.run([lambda unit: unit.lock_all([(STUDENTS, row) for row in (1, 2)])])
             assert "Lock wait timeout" in str(outcome)
 
 

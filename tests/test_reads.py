@@ -16,9 +16,7 @@ from sqlalchemy import event, func, select
 from litestar_app.database import Database, mysql
 from litestar_app.database.config import THREADS, Timeouts
 from litestar_app.database.reads import RETRY_WITHIN
-from litestar_app.entries import HistoryLog
 from litestar_app.models import Student
-from litestar_app.settings import Settings
 from litestar_app.students.listing import SHORT_PAGE, Listing
 from litestar_app.students.service import StudentService
 from tests.conftest import Rows
@@ -80,7 +78,7 @@ def test_short_reads_run_on_the_event_loop(sqlite_url: str) -> None:
         driver.set_trace_callback(log)
 
     async def read(database: Database) -> None:
-        students = StudentService(database, HistoryLog(Settings()))
+        students = StudentService(database)
         for limit, offset in ((SHORT_PAGE, 0), (SHORT_PAGE, 1), (1, SHORT_PAGE)):
             page = await students.list_page(Listing(limit=limit, offset=offset))
             assert page.students == []  # and a short look for a page before, where there is an offset

@@ -17,10 +17,8 @@ from sqlalchemy.orm import Session
 from litestar_app.database import Database
 from litestar_app.database.config import TRANSFERS, AlchemyConfig, Timeouts
 from litestar_app.database.reads import Reader
-from litestar_app.entries import HistoryLog
 from litestar_app.exceptions import QueueTimeoutError, RejectedError
 from litestar_app.metrics import BUSY
-from litestar_app.settings import Settings
 from litestar_app.transfer.imports import ImportOptions, ImportService
 from litestar_app.transfer.schemas import Report
 from tests.conftest import Names, Rows
@@ -369,7 +367,7 @@ def test_abandoned_reading_of_a_file_ends(alchemy: AlchemyConfig) -> None:
         return BUSY.labels("import").read()[0]
 
     async def main(database: Database) -> None:
-        imports = ImportService(database, HistoryLog(Settings(history="off")))
+        imports = ImportService(database)
         out = io.BytesIO()
         rows: list[int] = []
         works: list[tuple[Callable[[], Any], Callable[[], int]]] = [

@@ -31,12 +31,10 @@ def erase_command(student_id: int) -> None:
     """
     with failures():
         from litestar_app.access.callers import LOCAL  # noqa: PLC0415  heavy
-        from litestar_app.entries import HistoryLog  # noqa: PLC0415
         from litestar_app.history.erasure import erase  # noqa: PLC0415
-        from litestar_app.settings import Settings  # noqa: PLC0415
 
         async def run(database: "Database") -> bool:
-            return await erase(database, HistoryLog(Settings.from_environment()), student_id, LOCAL.name)
+            return await erase(database, student_id, LOCAL.name)
 
         is_complete = use_database(run)
         click.echo(f"Erased: student {student_id}.")

@@ -171,10 +171,11 @@ def _write_students(batches: Iterator[list[tuple[str, str, float]]], number: int
 def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
     """Import a file; return the report, and whether it was done."""
     from litestar_app.access.callers import LOCAL  # noqa: PLC0415  heavy
-    from litestar_app.entries import HistoryLog  # noqa: PLC0415
+    from litestar_app.entries import ImportLog  # noqa: PLC0415
     from litestar_app.exceptions import ImportRejectedError  # noqa: PLC0415
     from litestar_app.settings import Settings  # noqa: PLC0415
     from litestar_app.transfer.imports import ImportService  # noqa: PLC0415
+    from litestar_app.transfer.merge import Unrecorded  # noqa: PLC0415
 
     size = file.seek(0, os.SEEK_END)
     progress = Progress("checked")
@@ -187,7 +188,8 @@ def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
             progress.say(f"{rows:,} rows read, comparing and writing")
 
     async def run(database: "Database") -> "Report":
-        imports = ImportService(database, HistoryLog(Settings.from_environment()))
+        has_history = Settings.from_environment().history == "on"
+        imports = ImportService(database, ImportLog if has_history else Unrecorded)
         return await imports.import_file(file, options, LOCAL.name, report_progress=report_progress)
 
     def interrupt(*_: object) -> None:

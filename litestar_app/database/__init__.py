@@ -5,18 +5,19 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, sessionmaker
 
 from litestar_app.database.config import GROUPS, SCANNERS, THREADS, TRANSFERS, AlchemyConfig, size_threads
 from litestar_app.database.failures import Failure, classify, raise_translated, unwrap
 from litestar_app.database.reads import Reader, compile_statements, interrupt
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.transfers import stage, stream
-from litestar_app.database.writes import GroupCommit, LockRows, Outcome, Transactions, UnitOfWork, is_retryable
+from litestar_app.database.unit_of_work import Listener, RowKey, UnitOfWork
+from litestar_app.database.writes import GroupCommit, Outcome, Transactions, Work, is_retryable
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError, RejectedError
 from litestar_app.models import HistoryEntry, IdempotencyKey, Import, Student
 
@@ -36,18 +37,19 @@ class Database:
     """
 
     def __init__(
-        self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = (), lock_rows: LockRows | None = None
+        self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = (), listeners: Iterable[Listener] = ()
     ) -> None:
-        """Take the plugin's configuration, the statements that are compiled once and kept, and what locks rows."""
+        """Take the plugin's configuration, the reads to compile once, and the listeners of every change."""
         timeouts, engine, file, hosts = alchemy.timeouts, alchemy.get_engine(), alchemy.file, alchemy.hosts
-        sessions = cast("sessionmaker[Session]", alchemy.create_session_maker())
+        sessions = cast("Callable[..., UnitOfWork]", alchemy.create_session_maker())
+        begin = partial(sessions, listeners=tuple(listeners), compiled={})
         compiled = compile_statements([*fixed, *PINGS], engine)
 
         def make_reader(*, waits: bool = True) -> Reader:
             return Reader(engine, compiled, file, hosts, waits=waits)
 
         def make_transactions() -> Transactions:
-            return Transactions(sessions, engine, timeouts.lock, file, hosts)
+            return Transactions(begin, engine, timeouts.lock, file, hosts)
 
         self.timeouts = timeouts
         self._alchemy = alchemy
@@ -64,11 +66,8 @@ class Database:
         self._mergers = WorkerThreads("merge", TRANSFERS, make_transactions, timeouts.queue)
         """Write what was staged, each on the connection on which it was, so that they need none of their own."""
         self._all_threads: list[WorkerThreads[Any]] = []
-        self._group_commit = (
-            GroupCommit(self._writers, 1, THREADS // 2, timeouts.lock)  # which locks the file, and reads in no time
-            if file
-            else GroupCommit(self._writers, GROUPS, THREADS // 2, timeouts.lock, lock_rows)
-        )
+        groups = 1 if file else GROUPS  # one locks the file, and reads in no time
+        self._group_commit = GroupCommit(self._writers, groups, THREADS // 2, timeouts.lock, locks_rows=file is None)
         self._is_open = False
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
@@ -97,11 +96,11 @@ class Database:
             raise_translated(error)
 
     async def write(
-        self, work: Callable[[Session], T], connection: Connection | None = None, *, row: int | None = None
+        self, work: Callable[[UnitOfWork], T], connection: Connection | None = None, *, row: RowKey | None = None
     ) -> T:
         """Run a unit of work in a transaction; it has been committed when this returns.
 
-        The row that it changes, if its id is given, is locked together with those of others. It may need a certain
+        The row that it changes, if given, is locked together with those of others. It may need a certain
         connection, as for what is staged there. Then it returns only when that is not used any more, also where it is
         cancelled.
 
@@ -130,7 +129,7 @@ class Database:
         finally:
             del outcome  # which would hold itself, by its traceback
 
-    async def _run(self, work: UnitOfWork, connection: Connection | None = None, row: int | None = None) -> Outcome:
+    async def _run(self, work: Work, connection: Connection | None = None, row: RowKey | None = None) -> Outcome:
         if connection is not None and self._file is None:  # beside the groups, which it would hold up
             (outcome,) = await self._mergers.run(lambda transactions: transactions.run([work], connection))
             return outcome
@@ -140,12 +139,12 @@ class Database:
             if self._file is not None or not self._long_writes or not is_in_the_way:
                 return outcome
 
-    async def _run_to_end(self, work: UnitOfWork, connection: Connection) -> Outcome:
+    async def _run_to_end(self, work: Work, connection: Connection) -> Outcome:
         """Return only when no thread uses the connection any more; cancelled, stop the work, or drop it before."""
         is_abandoned = threading.Event()
         dbapi_connection = connection.connection.dbapi_connection
 
-        def run_unless_abandoned(session: Session) -> Any:
+        def run_unless_abandoned(session: UnitOfWork) -> Any:
             if is_abandoned.is_set():
                 raise RejectedError
             return work(session)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from litestar_app.database import mysql, sqlite
 from litestar_app.database.failures import Failure, classify, unwrap
 from litestar_app.database.hosts import Hosts
+from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import SettingsError
 from litestar_app.models import Student
 from litestar_app.settings import MIN_CONNECTIONS, Settings
@@ -247,7 +248,7 @@ def create_alchemy_config(settings: Settings, timeouts: Timeouts | None = None) 
         ),
         # its listeners cost a tenth of a write, and nothing here uses what they do
         session_config=SyncSessionConfig(
-            autoflush=False, expire_on_commit=False, info={"enable_cache_listener": False}
+            class_=UnitOfWork, autoflush=False, expire_on_commit=False, info={"enable_cache_listener": False}
         ),
         enable_touch_updated_timestamp_listener=False,
         enable_file_object_listener=False,

@@ -2,14 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from sqlalchemy import Connection, Dialect, Engine, Insert
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import Connection, Engine
 from tenacity import (
     AsyncRetrying,
     Retrying,
@@ -23,9 +21,10 @@ from litestar_app import metrics
 from litestar_app.database import mysql
 from litestar_app.database.failures import Failure, classify, is_lost, is_of_one_statement, raise_if_commit_unknown
 from litestar_app.database.hosts import Hosts
-from litestar_app.database.reads import CompiledStatement, FixedStatement, compile_statement, current_host, has_hung
+from litestar_app.database.reads import current_host, has_hung
 from litestar_app.database.sqlite import DatabaseFile
 from litestar_app.database.threads import NOT_OPEN, WorkerThreads, resolve
+from litestar_app.database.unit_of_work import RowKey, UnitOfWork
 from litestar_app.exceptions import (
     CommitUnknownError,
     DatabaseFileError,
@@ -36,18 +35,10 @@ from litestar_app.exceptions import (
 
 RETRY_WAIT = wait_random_exponential(multiplier=0.01, max=0.5)
 """Seconds between two tries."""
-UnitOfWork: TypeAlias = Callable[[Session], Any]
-"""What is done in one transaction. It may be run again, so it changes nothing but rows."""
-LockRows: TypeAlias = Callable[[Session, Sequence[int]], None]
-"""What locks rows for several units of work, by their ids, before the first of them is run."""
+Work: TypeAlias = Callable[[UnitOfWork], Any]
+"""The writes of one request. They may be retried, so they change nothing but rows."""
 Outcome: TypeAlias = Any | BaseException
-"""What a unit of work returned or raised."""
-
-
-NOWAIT = "nowait"
-"""Whether a unit of work fails at once where a row is locked, in the `info` of its session."""
-_INSERTS = "inserts"
-"""The rows that are inserted before COMMIT, by their statements, in the `info` of a session."""
+"""The value that a work returned, or the exception that it raised."""
 
 
 class GroupError(Exception):
@@ -58,67 +49,24 @@ class GroupError(Exception):
         self.reason = reason
 
 
-class Result(NamedTuple):
-    """What a statement has returned: its rows, how many it has changed, and the id that it has inserted."""
-
-    rows: Sequence[Any]
-    rowcount: int
-    lastrowid: Any
-
-
-def execute_fixed(session: Session, statement: FixedStatement, *rows: Mapping[str, object]) -> Result:
-    """Execute one of a few statements in a unit of work, with some values; an INSERT with those of each of its rows.
-
-    It goes to the driver as it was compiled once: a sixth of what SQLAlchemy takes.
-    """
-    connection = session.connection()
-    sql, defaults, positions = _compile(statement, connection.dialect)
-    parameters: list[Any] = [{**defaults, **values} for values in rows]
-    if positions:
-        parameters = [[values[name] for name in positions] for values in parameters]
-    cursor = cast("Any", connection.connection.dbapi_connection).cursor()
-    try:
-        if len(parameters) == 1:
-            cursor.execute(sql, parameters[0])
-        else:
-            cursor.executemany(sql, parameters)
-        return Result(cursor.fetchall(), cursor.rowcount, cursor.lastrowid)
-    except Exception as error:
-        if is_lost(error):  # or SQLAlchemy's ROLLBACK would fail in its turn, and hide why
-            connection.invalidate(error)
-        raise
-    finally:
-        cursor.close()
-
-
-def insert_before_commit(session: Session, statement: Insert, values: Mapping[str, object]) -> None:
-    """Insert a row at the end of the transaction, by one statement with those of the other units of work in it."""
-    session.info[_INSERTS].setdefault(statement, []).append(values)
-
-
-@cache
-def _compile(statement: FixedStatement, dialect: Dialect) -> CompiledStatement:
-    return compile_statement(statement, dialect)
-
-
 class Transactions:
     """Runs units of work on one thread, in sessions of the plugin."""
 
     def __init__(
         self,
-        sessions: sessionmaker[Session],
+        sessions: Callable[..., UnitOfWork],
         engine: Engine,
         lock_timeout: float,
         file: DatabaseFile | None = None,
         hosts: Hosts | None = None,
     ) -> None:
-        """Take how long a unit of work is retried, in seconds; the file of SQLite, or the hosts, if several."""
+        """Take how long a work is retried, in seconds; the file of SQLite, or the hosts, if several."""
         self._sessions = sessions
         self._engine = engine
         self._file = file
         self._lock_timeout = lock_timeout
         self._hosts = hosts
-        self._session: Session | None = None
+        self._session: UnitOfWork | None = None
         self._last_used = 0.0
         self._retrying = Retrying(
             retry=retry_if_exception(is_retryable),
@@ -130,7 +78,7 @@ class Transactions:
 
     def run(
         self,
-        group: Sequence[UnitOfWork],
+        group: Sequence[Work],
         connection: Connection | None = None,
         *,
         retry: bool = True,
@@ -175,17 +123,14 @@ class Transactions:
     def interrupt(self) -> None:
         """Let it go on: what has begun to be written is written, whoever waits for it."""
 
-    def _commit(self, group: Sequence[UnitOfWork], connection: Connection | None, *, waits: bool) -> list[Outcome]:
+    def _commit(self, group: Sequence[Work], connection: Connection | None, *, waits: bool) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
         host = current_host(self._hosts)
         try:
             with self._begin(connection) as session:
-                session.info.clear()
-                session.info.update({NOWAIT: not waits, _INSERTS: {}})
+                session.start(waits=waits)
                 outcomes = [_run_or_reject(work, session) for work in group]
-                session.flush()
-                for statement, inserted in session.info[_INSERTS].items():
-                    execute_fixed(session, statement, *inserted)
+                session.finish()
                 is_committing = True
             if self._file is not None:
                 self._file.check()
@@ -203,7 +148,7 @@ class Transactions:
         return outcomes
 
     @contextmanager
-    def _begin(self, connection: Connection | None) -> Iterator[Session]:
+    def _begin(self, connection: Connection | None) -> Iterator[UnitOfWork]:
         """Begin a transaction on the connection that this thread keeps, which no failed transaction has used.
 
         To take one from the pool, ping it and give it back are two of four round trips to a server.
@@ -231,7 +176,7 @@ class Transactions:
             raise
 
 
-def _run_or_reject(work: UnitOfWork, session: Session) -> Outcome:
+def _run_or_reject(work: Work, session: UnitOfWork) -> Outcome:
     try:
         return work(session)
     except RejectedError as rejection:
@@ -246,11 +191,11 @@ def is_retryable(error: object) -> bool:
 class _Entry(NamedTuple):
     """A unit of work that waits, what becomes of it, and the connection that it needs, if it is a certain one."""
 
-    work: UnitOfWork
+    work: Work
     future: asyncio.Future[Outcome]
     connection: Connection | None
-    row: int | None
-    """The id of the row that it locks, if that is known."""
+    row: RowKey | None
+    """The row that it locks, if known."""
     latest: float
     """By the monotonic clock; it does not wait for a lock any more after that."""
 
@@ -272,11 +217,15 @@ class GroupCommit:
         groups: int,
         alone: int,
         lock_timeout: float,
-        lock_rows: LockRows | None = None,
+        *,
+        locks_rows: bool,
     ) -> None:
-        """Take how many groups are written at once, how many that run alone, and for how many seconds they do."""
+        """Take how many groups are written at once, how many that run alone, and for how many seconds they do.
+
+        `locks_rows` if the database locks rows, not the whole file.
+        """
         self._threads = threads
-        self._lock_rows = lock_rows
+        self._locks_rows = locks_rows
         self._groups = groups
         self._lock_timeout = lock_timeout
         self._alone = asyncio.Semaphore(alone)
@@ -284,7 +233,7 @@ class GroupCommit:
         self._is_open = False
         self._waiting = metrics.WAITING.labels(threads.name)
 
-    async def write(self, work: UnitOfWork, connection: Connection | None = None, row: int | None = None) -> Outcome:
+    async def write(self, work: Work, connection: Connection | None = None, row: RowKey | None = None) -> Outcome:
         """Return what became of a unit of work, once its group is committed or has failed.
 
         With a connection of its own it is a group of its own.
@@ -357,9 +306,9 @@ class GroupCommit:
         if not present:
             return
         works, connection = [entry.work for entry in present], present[0].connection
-        rows = sorted({entry.row for entry in present if entry.row is not None})
-        if len(rows) > 1 and (lock_rows := self._lock_rows) is not None:
-            works.insert(0, lambda session: lock_rows(session, rows))
+        rows = sorted({entry.row for entry in present if entry.row}, key=lambda row: (row[0].name, row[1]))
+        if len(rows) > 1 and self._locks_rows:
+            works.insert(0, lambda unit: unit.lock_all(rows))
         outcomes: list[Outcome]
         try:
             outcomes = await self._threads.run(

@@ -2,10 +2,10 @@
 
 import msgspec
 from sqlalchemy import Connection, delete, select, text, update
-from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.entries import AFTER, BEFORE, HISTORY, D, H, HistoryLog
+from litestar_app.database.unit_of_work import UnitOfWork
+from litestar_app.entries import AFTER, BEFORE, HISTORY, D, H
 from litestar_app.exceptions import ConstraintError, StudentNotFoundError
 from litestar_app.idempotency import ANY, KEYS, hash_stored_keys
 from litestar_app.students.schemas import StudentRead
@@ -14,7 +14,7 @@ from litestar_app.transfer.schemas import ImportedStudent, Report
 WIPE = dict.fromkeys([*BEFORE, *AFTER])
 
 
-async def erase(database: Database, history: HistoryLog, student_id: int, who: str) -> bool:
+async def erase(database: Database, student_id: int, who: str) -> bool:
     """Delete a student who is still there, and what the history and stored responses hold of the person.
 
     Returns whether nothing of it is left in the files of SQLite; False while another transaction is in the way. Their
@@ -25,8 +25,8 @@ async def erase(database: Database, history: HistoryLog, student_id: int, who: s
 
     """
 
-    def erase(session: Session) -> bool:
-        connection = session.connection()
+    def erase(unit: UnitOfWork) -> bool:
+        connection = unit.connection()
         imports = {row[0] for row in connection.execute(select(H.import_id).where(H.student_id == student_id))}
         names = _find_names(connection, student_id)
         wipe = update(HISTORY).where(H.student_id == student_id).values(WIPE)
@@ -34,7 +34,7 @@ async def erase(database: Database, history: HistoryLog, student_id: int, who: s
         is_known = connection.execute(wipe).rowcount > 0
         if connection.execute(delete(D.id.table).where(D.id == student_id)).rowcount:
             is_known = True
-            history.add(session, who, "delete", student_id)
+            unit.changed(D.id.table, who, StudentRead(student_id, None, None, None), None)
         elif connection.execute(select(D.id).where(D.id == student_id)).first():
             raise ConstraintError
         connection.execute(wipe)  # the entry of a write that has held the student until now

@@ -75,7 +75,7 @@ class HistoryService:
 
         """
         async with self._database.stage(_stage_nothing) as (connection, _):
-            return await self._database.write(lambda session: undo(session, import_id, who), connection)
+            return await self._database.write(lambda unit: undo(unit, import_id, who), connection)
 
     async def _list(
         self, columns: Sequence[Column[Any]], condition: ColumnElement[bool], limit: int, cursor: EntryCursor

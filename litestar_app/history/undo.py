@@ -17,12 +17,13 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session
 
-from litestar_app.entries import AFTER, BEFORE, FIELDS, HISTORY, IMPORTS, D, H, ImportLog
+from litestar_app.database.unit_of_work import UnitOfWork
+from litestar_app.entries import AFTER, BEFORE, HISTORY, IMPORTS, D, H, ImportLog
 from litestar_app.exceptions import ConstraintError, ImportNotFoundError, StudentsChangedError
 from litestar_app.history.schemas import UndoReport
 from litestar_app.students.listing import STUDENTS
+from litestar_app.students.schemas import FIELDS
 from litestar_app.transfer.merge import PART
 from litestar_app.transfer.schemas import MAX_LISTED
 
@@ -30,7 +31,7 @@ LATER = HISTORY.alias("later")
 INVERSE = {"create": "delete", "update": "update", "delete": "create"}
 
 
-def undo(session: Session, import_id: int, who: str) -> UndoReport:
+def undo(unit: UnitOfWork, import_id: int, who: str) -> UndoReport:
     """Undo an import in a transaction, which is then an import itself.
 
     Raises:
@@ -38,7 +39,7 @@ def undo(session: Session, import_id: int, who: str) -> UndoReport:
         StudentsChangedError: some of its students have changed since.
 
     """
-    connection = session.connection()
+    connection = unit.connection()
     row = connection.execute(select(IMPORTS).where(IMPORTS.c.id == import_id).with_for_update()).first()
     if row is None:
         raise ImportNotFoundError
@@ -47,7 +48,7 @@ def undo(session: Session, import_id: int, who: str) -> UndoReport:
     changed = [student for part in parts for student in _find_changed(connection, part)]
     if changed:
         raise StudentsChangedError(sorted(changed)[:MAX_LISTED], len(changed))
-    log = ImportLog(session, who)
+    log = ImportLog(unit, who)
     inverse, before, after = case(INVERSE, value=H.action), [H[name] for name in AFTER], [H[name] for name in BEFORE]
     counts: Counter[str] = Counter()
     for part in parts:

@@ -47,6 +47,10 @@ class StudentCreate(Struct, forbid_unknown_fields=True):
         self.cgpa += 0.0  # makes -0.0 the 0.0 that it equals
 
 
+FIELDS = StudentCreate.__struct_fields__
+"""The columns of a student, without the id."""
+
+
 class StudentUpdate(StudentCreate, forbid_unknown_fields=True):
     """All of a student, as a replacement; it may repeat the id of its path."""
 

@@ -1,24 +1,21 @@
 """Students: every rule and every statement. Knows no HTTP and no threads."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import CompoundSelect, Delete, Update, bindparam, delete, insert, select, union_all, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Delete, Update, bindparam, delete, insert, select, update
 
 from litestar_app.database import Database
 from litestar_app.database.loader import Loader, select_by_ids
-from litestar_app.database.writes import NOWAIT, execute_fixed
-from litestar_app.entries import FIELDS, HistoryLog, Values
+from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import ConstraintError, StudentNotFoundError
-from litestar_app.idempotency import IdempotencyStore
+from litestar_app.idempotency import Once
 from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
-from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
+from litestar_app.students.schemas import FIELDS, StudentCreate, StudentPatch, StudentRead, etag
 from litestar_app.students.texts import normalize
 
 Condition: TypeAlias = Callable[[str], None]
@@ -26,12 +23,6 @@ Condition: TypeAlias = Callable[[str], None]
 
 BY_IDS = select_by_ids(STUDENTS)
 BY_ID = select(STUDENTS).where(STUDENTS.c.id == bindparam("student_id"))
-FOR_UPDATE, FOR_UPDATE_NOWAIT = BY_ID.with_for_update(), BY_ID.with_for_update(nowait=True)
-"""On SQLite the same as `BY_ID`: the transaction holds the lock already."""
-MAX_LOCKED = 16
-"""Students whom a statement locks at most."""
-LOCKED = "locked"
-"""The rows that `lock_students` has read, and no unit of work has used since, in the `info` of the session."""
 PAGE = select(STUDENTS).order_by(STUDENTS.c.id).limit(bindparam("limit")).offset(bindparam("offset"))
 FROM_ID = select(STUDENTS).where(STUDENTS.c.id >= bindparam("first")).order_by(STUDENTS.c.id).limit(bindparam("limit"))
 INSERT = insert(STUDENTS).values({column: bindparam(column) for column in FIELDS}).inline()  # lastrowid is enough
@@ -64,16 +55,15 @@ class Page(NamedTuple):
 class StudentService:
     """The students of one database.
 
-    The statements are of SQLAlchemy's Core. A unit of work sends them to the driver of its session's connection, as
-    they were compiled once. Every method may raise what `Database.fetch` or `Database.write` raises. A `condition`
-    is checked in the transaction of the write. `who` changes it is for the history.
+    Its statements are of SQLAlchemy's Core, compiled once. Every method may also raise the errors of `Database.fetch`
+    or `Database.write`. A `condition` is checked in the transaction of the write. `who` is the caller's name, for the
+    listeners of changes.
     """
 
-    def __init__(self, database: Database, history: HistoryLog) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._loader = Loader(database, BY_ID, BY_IDS)
-        self._history = history
-        self._keys = IdempotencyStore(StudentRead)
+        self._once = Once(database, StudentRead)
 
     async def list_page(self, listing: Listing) -> Page:
         """Return a page of the students."""
@@ -139,20 +129,15 @@ class StudentService:
         # trimmed only, as in the fingerprints of earlier releases
         request = StudentCreate(data.name.strip(), data.department.strip(), data.cgpa) if key else data
 
-        def create(session: Session) -> StudentRead:
-            if key and (earlier := self._keys.load(session, key, request)):
-                return earlier
-            inserted = execute_fixed(session, INSERT, columns)
+        def create(unit: UnitOfWork) -> StudentRead:
+            inserted = unit.execute_fixed(INSERT, columns)
             if inserted.rowcount != 1:  # a trigger of another program has skipped the row
                 raise ConstraintError
             student = StudentRead(inserted.lastrowid, **columns)
-            self._history.add(session, who, "create", student.id, after=_values(student))
-            if key:
-                self._keys.save(session, key, request, student)
+            unit.changed(STUDENTS, who, None, student)
             return student
 
-        with self._keys.claim(key):
-            return await self._database.write(create)
+        return await self._once.write(key, request, create)
 
     async def change(
         self, student_id: int, data: StudentCreate | StudentPatch, who: str, condition: Condition | None = None
@@ -162,69 +147,46 @@ class StudentService:
         A text that is sent as it is stored stays, even if another program has stored it and it is not normalised.
         """
 
-        def change(session: Session) -> StudentRead:
-            student = _get_for_update(session, student_id, condition)
+        def change(unit: UnitOfWork) -> StudentRead:
+            student = _lock(unit, student_id, condition)
             changes = _columns(data, student)
             changed = msgspec.structs.replace(student, **changes)
             if changed != student:
-                _execute_for_one(session, UPDATES[tuple(changes)], student_id, changes)
-                self._history.add(session, who, "update", student_id, before=_values(student), after=_values(changed))
+                _execute_for_one(unit, UPDATES[tuple(changes)], student_id, changes)
+                unit.changed(STUDENTS, who, student, changed)
             return changed
 
-        return await self._database.write(change, row=student_id)
+        return await self._database.write(change, row=(STUDENTS, student_id))
 
     async def delete(self, student_id: int, who: str, condition: Condition | None = None) -> None:
         """Delete a student, or raise StudentNotFoundError or PreconditionFailedError."""
 
-        def delete(session: Session) -> None:
-            student = _get_for_update(session, student_id, condition)
-            _execute_for_one(session, DELETE, student_id)
-            session.info.pop(LOCKED, None)  # a foreign key of another program may have changed others
-            self._history.add(session, who, "delete", student_id, before=_values(student))
+        def delete(unit: UnitOfWork) -> None:
+            student = _lock(unit, student_id, condition)
+            _execute_for_one(unit, DELETE, student_id)
+            unit.forget_locked()  # a foreign key of another program may have changed others
+            unit.changed(STUDENTS, who, student, None)
 
         await self._database.write(delete)
 
 
-def _execute_for_one(
-    session: Session, statement: Update | Delete, student_id: int, changes: Mapping[str, object] = MappingProxyType({})
-) -> None:
-    """Change a row that is there, or raise ConstraintError where a trigger has skipped it."""
-    if not execute_fixed(session, statement, {"student_id": student_id, **changes}).rowcount:
-        raise ConstraintError
-
-
-def lock_students(session: Session, ids: Sequence[int]) -> None:
-    """Lock students whom the units of work of a group are about to change, and read them on the way."""
-    locked = session.info[LOCKED] = {}
-    for start in range(0, len(ids), MAX_LOCKED):
-        values = {f"id_{number}": key for number, key in enumerate(ids[start : start + MAX_LOCKED])}
-        locked.update((row[0], row) for row in execute_fixed(session, _select_for_update(len(values)), values).rows)
-
-
-@cache
-def _select_for_update(count: int) -> CompoundSelect[Any]:
-    """Make the statement that locks so many students, in their order; it looks each up, and waits for no other row."""
-    return union_all(
-        *[
-            select(STUDENTS).where(STUDENTS.c.id == bindparam(f"id_{number}")).with_for_update().self_group()
-            for number in range(count)
-        ]
-    )
-
-
-def _get_for_update(session: Session, student_id: int, condition: Condition | None) -> StudentRead:
-    """Return a student whom no other transaction can change before COMMIT."""
-    row = session.info.get(LOCKED, {}).pop(student_id, None)  # once: another unit of work may change it now
+def _lock(unit: UnitOfWork, student_id: int, condition: Condition | None) -> StudentRead:
+    """Return a student that no other transaction can change before COMMIT."""
+    row = unit.lock(STUDENTS, student_id)
     if row is None:
-        statement = FOR_UPDATE_NOWAIT if session.info[NOWAIT] else FOR_UPDATE
-        rows = execute_fixed(session, statement, {"student_id": student_id}).rows
-        if not rows:
-            raise StudentNotFoundError
-        row = rows[0]
+        raise StudentNotFoundError
     student = StudentRead(*row)
     if condition is not None:
         condition(etag(student))
     return student
+
+
+def _execute_for_one(
+    unit: UnitOfWork, statement: Update | Delete, student_id: int, changes: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Change one existing row, or raise ConstraintError if a trigger has skipped it."""
+    if not unit.execute_fixed(statement, {"student_id": student_id, **changes}).rowcount:
+        raise ConstraintError
 
 
 def _columns(data: StudentCreate | StudentPatch, stored: StudentRead | None = None) -> dict[str, Any]:
@@ -237,7 +199,3 @@ def _columns(data: StudentCreate | StudentPatch, stored: StudentRead | None = No
         if value is not UNSET:
             columns[column] = value
     return columns
-
-
-def _values(student: StudentRead) -> Values:
-    return student.name, student.department, student.cgpa

@@ -12,13 +12,12 @@ from typing import Any, BinaryIO, Literal, cast
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from litestar_app import metrics
 from litestar_app.database import Database
-from litestar_app.entries import HistoryLog
+from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import ImportRejectedError, InvalidFileError
-from litestar_app.idempotency import IdempotencyStore
+from litestar_app.idempotency import Once
 from litestar_app.transfer.formats import (
     Batch,
     ImportRow,
@@ -31,7 +30,7 @@ from litestar_app.transfer.formats import (
     validate,
     write_rows,
 )
-from litestar_app.transfer.merge import Merge, stage
+from litestar_app.transfer.merge import ChangeLog, Merge, Unrecorded, stage
 from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 
 Mode = Literal["all", "valid"]
@@ -99,10 +98,11 @@ class Staged(Struct):
 class ImportService:
     """Imports into one database."""
 
-    def __init__(self, database: Database, history: HistoryLog) -> None:
+    def __init__(self, database: Database, begin_log: Callable[[UnitOfWork, str], ChangeLog] = Unrecorded) -> None:
+        """Take what begins the log of an import by a caller."""
         self._database = database
-        self._history = history
-        self._keys = IdempotencyStore(Report)
+        self._begin_log = begin_log
+        self._once = Once(database, Report)
 
     async def import_file(
         self,
@@ -131,30 +131,27 @@ class ImportService:
             stage(connection, rows, options.match)
             return staged
 
-        with self._keys.claim(key), _stoppable(file) as source:
+        with self._once.claim(key), _stoppable(file) as source:
             async with self._database.stage(stage_rows) as (connection, staged):
-                # what Accept asks for is no other request
-                same = msgspec.structs.replace(options, all_errors=False)
-                request = ImportRequest(_hash(file), same) if key else None
-                is_repeated = False
+                merged: Report | None = None
 
-                def merge(session: Session) -> Report:
-                    nonlocal is_repeated
-                    if key and request and (earlier := self._keys.load(session, key, request)):
-                        is_repeated = True
-                        return earlier
-                    report = self._merge(session, staged, options, who, limit)
-                    if key and request:
-                        kept = msgspec.structs.replace(report, errors=report.errors[:MAX_LISTED])
-                        self._keys.save(session, key, request, kept)
-                    return report
+                def merge(unit: UnitOfWork) -> Report:
+                    nonlocal merged
+                    merged = self._merge(unit, staged, options, who, limit)
+                    return merged
 
                 try:
-                    report = await self._database.write(merge, connection)
+                    if key is None:
+                        report = await self._database.write(merge, connection)
+                    else:
+                        # the response that Accept asks for makes no other request
+                        same = msgspec.structs.replace(options, all_errors=False)
+                        request = ImportRequest(_hash(file), same)
+                        report = await self._once.write_claimed(key, request, merge, connection, _shorten)
                 except ImportRejectedError as error:
                     _count(error.report, "rejected")
                     raise
-                if not is_repeated:
+                if report is merged:  # else it repeats an earlier response
                     _count(report, "written")
                 return report
 
@@ -168,9 +165,9 @@ class ImportService:
         with _stoppable(file) as source:
             await self._database.run_long(lambda: write_rejected_rows(source, options, report, out))
 
-    def _merge(self, session: Session, staged: Staged, options: ImportOptions, who: str, limit: int | None) -> Report:
+    def _merge(self, unit: UnitOfWork, staged: Staged, options: ImportOptions, who: str, limit: int | None) -> Report:
         is_rounded = staged.table.kind in SPREADSHEETS
-        merge = Merge(session, options.match, is_rounded=is_rounded, has_sent=staged.has_sent)
+        merge = Merge(unit, options.match, is_rounded=is_rounded, has_sent=staged.has_sent)
         merge.compare()
         counts = merge.count(staged.namesakes)
         errors = sorted([*staged.errors, *merge.find_problems(limit)], key=lambda error: error.row)
@@ -187,13 +184,12 @@ class ImportService:
         if report.rejected and options.mode == "all":
             raise ImportRejectedError(msgspec.structs.replace(report, created=0, updated=0, renamed=0, duplicates=0))
         if not options.dry_run:
-            log = self._history.begin_import(session, who)
+            log = self._begin_log(unit, who)
             merge.write(counts["created"], log)
-            if log is not None:
-                report.import_ = log.id
-                log.finish(
-                    created=report.created, updated=report.updated, unchanged=report.unchanged, rejected=report.rejected
-                )
+            report.import_ = log.id
+            log.finish(
+                created=report.created, updated=report.updated, unchanged=report.unchanged, rejected=report.rejected
+            )
         return report
 
 
@@ -264,6 +260,11 @@ def _stoppable(file: BinaryIO) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", source)
     finally:
         source.is_stopped = True
+
+
+def _shorten(report: Report) -> Report:
+    """Keep no more errors than a report lists."""
+    return msgspec.structs.replace(report, errors=report.errors[:MAX_LISTED])
 
 
 def _count(report: Report, outcome: str) -> None:

@@ -1,8 +1,8 @@
 """Merging: rows in a temporary table become students, by statements about all of them at once."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from sqlalchemy import (
@@ -28,14 +28,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
-from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
-from litestar_app.entries import FIELDS, ImportLog
+from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
 from litestar_app.students.listing import STUDENTS
-from litestar_app.students.schemas import StudentRead
+from litestar_app.students.schemas import FIELDS, StudentRead
 from litestar_app.transfer.formats import ALL, NAME, Batch, ImportRow, Match, SentRow
 from litestar_app.transfer.formats.readers import MAX_DOUBLE
 from litestar_app.transfer.formats.rows import BITS, EMPTY
@@ -161,15 +160,71 @@ def _take_turn(cursor: Any) -> None:
     raise DatabaseUnavailableError("other imports are running")
 
 
+class ChangeLog(Protocol):
+    """Records the changes of one import in its transaction, many in one statement."""
+
+    id: int | None
+    """The number under which the import can be undone, if it is recorded."""
+
+    def add(
+        self,
+        action: ColumnElement[str],
+        student_id: ColumnElement[int],
+        before: Sequence[ColumnElement[Any]],
+        after: Sequence[ColumnElement[Any]],
+        conditions: Iterable[ColumnElement[bool]],
+    ) -> int:
+        """Record the changes that a select finds; return their number."""
+        ...
+
+    def expect_created(self) -> None:
+        """Prepare for a statement that inserts students."""
+
+    def add_created(self, inserted: Any) -> None:
+        """Record the students that this statement has inserted."""
+
+    def finish(self, **counts: int) -> None:
+        """Record the totals."""
+
+
+class Unrecorded:
+    """The log of an import if no history is kept."""
+
+    def __init__(self, unit: UnitOfWork, who: str) -> None:
+        del unit, who
+        self.id: int | None = None
+
+    def add(
+        self,
+        action: ColumnElement[str],
+        student_id: ColumnElement[int],
+        before: Sequence[ColumnElement[Any]],
+        after: Sequence[ColumnElement[Any]],
+        conditions: Iterable[ColumnElement[bool]],
+    ) -> int:
+        """Record nothing."""
+        del action, student_id, before, after, conditions
+        return 0
+
+    def expect_created(self) -> None:
+        """Do nothing."""
+
+    def add_created(self, inserted: object) -> None:
+        """Record nothing."""
+
+    def finish(self, **counts: int) -> None:
+        """Record nothing."""
+
+
 class Merge:
     """The merge of staged rows, in one transaction: find what each row is, then write."""
 
-    def __init__(self, session: Session, match: Match, *, is_rounded: bool = False, has_sent: bool = False) -> None:
+    def __init__(self, unit: UnitOfWork, match: Match, *, is_rounded: bool = False, has_sent: bool = False) -> None:
         """Take what tells that a row is a student, and what is known of the file.
 
         It `is_rounded` if a spreadsheet may have cut digits, and `has_sent` rows if some are staged as `SentRow`.
         """
-        self._connection = session.connection()
+        self._connection = unit.connection()
         self._is_rounded = is_rounded
         self._has_sent = has_sent
         self._execute = self._connection.execute
@@ -332,7 +387,7 @@ class Merge:
             changes.append(ImportChange(row.number, row.target, before, ImportedStudent(row.target, *after)))
         return changes
 
-    def write(self, created: int, log: ImportLog | None) -> None:
+    def write(self, created: int, log: ChangeLog) -> None:
         """Update and create students, in the order of the rows.
 
         On SQLite, many new students are written in half of the time without the indexes, which are then made anew.
@@ -349,22 +404,18 @@ class Merge:
         for index in rebuilt:
             index.create(self._connection)
 
-    def _update(self, good: ColumnElement[bool], log: ImportLog | None) -> None:
-        if log is not None:
-            before = [D[field] for field in FIELDS]
-            after = [case((_has(S.changed, bit), S[field]), else_=D[field]) for field, bit in _bits()]
-            log.add(literal("update"), D.id, before, after, [good, D.id == S.target, S.changed != 0])
+    def _update(self, good: ColumnElement[bool], log: ChangeLog) -> None:
+        before = [D[field] for field in FIELDS]
+        after = [case((_has(S.changed, bit), S[field]), else_=D[field]) for field, bit in _bits()]
+        log.add(literal("update"), D.id, before, after, [good, D.id == S.target, S.changed != 0])
         for field, bit in _bits():
             changing = and_(good, D.id == S.target, _has(S.changed, bit))
             self._execute(update(STUDENTS).where(changing).values({field: S[field]}))
 
-    def _create(self, good: ColumnElement[bool], log: ImportLog | None) -> None:
+    def _create(self, good: ColumnElement[bool], log: ChangeLog) -> None:
         new = select(*(S[field] for field in FIELDS)).where(good, S.target.is_(None)).order_by(S.number)
-        if log is not None:
-            log.expect_created()
-        inserted = self._execute(insert(STUDENTS).from_select(FIELDS, new))
-        if log is not None:
-            log.add_created(inserted)
+        log.expect_created()
+        log.add_created(self._execute(insert(STUDENTS).from_select(FIELDS, new)))
 
 
 def _bits() -> Iterator[tuple[str, int]]:

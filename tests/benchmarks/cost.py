@@ -18,7 +18,7 @@ IMPORT = """
 import asyncio, sys, tempfile, time
 from litestar_app.database import Database
 from litestar_app.database.config import create_alchemy_config
-from litestar_app.entries import HistoryLog
+from litestar_app.entries import ImportLog
 from litestar_app.exceptions import FileError, ImportRejectedError
 from litestar_app.settings import Settings
 from litestar_app.transfer.imports import ImportOptions, ImportService, write_rejected_rows
@@ -31,7 +31,7 @@ async def import_file(file, options):
         async with (database := Database(alchemy)).open():
             began = time.process_time()
             try:
-                report = await ImportService(database, HistoryLog(settings)).import_file(file, options, "local")
+                report = await ImportService(database, ImportLog).import_file(file, options, "local")
             except ImportRejectedError as error:
                 report = error.report
             except FileError:

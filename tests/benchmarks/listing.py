@@ -17,7 +17,6 @@ import pymysql
 
 from litestar_app.database import Database
 from litestar_app.database.config import create_alchemy_config
-from litestar_app.entries import HistoryLog
 from litestar_app.settings import Settings
 from litestar_app.students.listing import Listing, create_listing
 from litestar_app.students.schemas import StudentRead
@@ -89,7 +88,7 @@ async def time_pages(url: str, count: int) -> list[tuple[float, float]]:
     rows = [StudentRead(*row) for row in make_rows(count)]
     results = []
     async with database.open():
-        students = StudentService(database, HistoryLog(Settings()))
+        students = StudentService(database)
         for case in CASES:
             listing = create_listing(**case)
             matching = [

@@ -35,6 +35,7 @@ from litestar_app.access.rate_limit import SharedTable
 from litestar_app.app import create_app, load_app
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.database.failures import unwrap
+from litestar_app.database.sqlite import SQLite
 from litestar_app.exceptions import SettingsError
 from litestar_app.http.protocol import MAX_REFUSED, Connections, Limits
 from litestar_app.logs import make_log_config
@@ -95,7 +96,7 @@ def serve() -> None:
     for line in _describe(settings, needs_key=needs_key):
         logger.info(line)
     try:
-        _run(config, alchemy.file.path if alchemy.file is not None else None)
+        _run(config, alchemy.backend.file.path if isinstance(alchemy.backend, SQLite) else None)
     except SystemExit:  # of uvicorn, which has logged why: the port was taken meanwhile, or the lifespan failed
         sys.exit(1)
 

@@ -26,7 +26,8 @@ from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
 from litestar_app.access.rate_limit import SharedTable, add_quota, create_rate_limit, take_quota
 from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
-from litestar_app.database.config import SHARE, AlchemyConfig, create_alchemy_config
+from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.database.limits import SHARE
 from litestar_app.entries import ImportLog, create_listeners
 from litestar_app.exceptions import SettingsError
 from litestar_app.history.controller import HistoryController

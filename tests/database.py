@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.database.config import AlchemyConfig, Timeouts, create_alchemy_config
+from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.database.limits import Timeouts
 from litestar_app.database.writes import Transactions
 from litestar_app.settings import Settings
 
@@ -54,7 +55,7 @@ def run(alchemy: AlchemyConfig, main: Callable[[Database], Coroutine[Any, Any, A
 def open_transactions(alchemy: AlchemyConfig) -> Iterator[Transactions]:
     """Open what one thread writes with."""
     sessions = cast("Any", alchemy.create_session_maker())
-    transactions = Transactions(sessions, alchemy.get_engine(), alchemy.timeouts.lock, alchemy.file)
+    transactions = Transactions(sessions, alchemy.get_engine(), alchemy.timeouts.lock, alchemy.backend)
     yield transactions
     transactions.close()
 

@@ -19,7 +19,8 @@ import uvicorn
 
 from litestar_app.access.keys import make_key
 from litestar_app.app import create_app
-from litestar_app.database.config import Timeouts, create_alchemy_config
+from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.limits import Timeouts
 from litestar_app.http.protocol import Connections, Limits
 from litestar_app.settings import Settings
 from tests.mariadb import free_port

@@ -10,8 +10,8 @@ import httpx
 import pymysql
 import pytest
 
-from litestar_app.database.config import POOL_SIZE, THREADS, TRANSFERS, Sizes, Timeouts, size_threads
-from litestar_app.database.reads import interrupt
+from litestar_app.database.limits import POOL_SIZE, THREADS, TRANSFERS, Sizes, Timeouts, size_threads
+from litestar_app.database.mysql import MySQL
 from litestar_app.exceptions import SettingsError
 from litestar_app.settings import MIN_CONNECTIONS, Settings
 from tests.conftest import Rows
@@ -122,14 +122,16 @@ def test_fewer_connections_than_the_setting_are_told(
     limit: Callable[[int], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with prepare(limit(5)) as alchemy:
-        assert alchemy.connections == 5
+        assert isinstance(alchemy.backend, MySQL)
+        assert alchemy.backend.connections == 5
     message = "The database server grants 5 connections: this process uses 5, not 43 (MAX_DATABASE_CONNECTIONS)"
     assert caplog.messages == [message]
 
 
 def test_workers_share_what_is_granted(limit: Callable[[int], str]) -> None:
     with prepare(limit(20), workers=2) as alchemy:
-        assert alchemy.connections == 10
+        assert isinstance(alchemy.backend, MySQL)
+        assert alchemy.backend.connections == 10
 
 
 def connect_instead(mariadb: MariaDB, url: str) -> "pymysql.Connection[Any]":
@@ -170,5 +172,5 @@ def test_interrupt_without_a_connection_to_spare_is_given_up(limit: Callable[[in
         engine = alchemy.get_engine()
         with ExitStack() as stack:
             first, *_ = [stack.enter_context(engine.connect()) for _ in range(4)]
-            interrupt(first.connection.dbapi_connection, engine)
+            alchemy.backend.interrupt(first.connection.dbapi_connection, engine)
             assert first.exec_driver_sql("SELECT 1").scalar_one() == 1

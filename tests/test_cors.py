@@ -11,7 +11,8 @@ from litestar import get
 from selenium import webdriver
 
 from litestar_app.app import create_app
-from litestar_app.database.config import Timeouts, create_alchemy_config
+from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.limits import Timeouts
 from litestar_app.http.protocol import Limits
 from litestar_app.settings import Settings
 from tests.browser import OTHER_HOST

@@ -308,13 +308,12 @@ def test_file_replaced_during_a_transaction(sqlite_url: str, sqlite_path: Path) 
         sqlite_path.rename(sqlite_path.with_name("moved.db"))
 
     with prepare(sqlite_url) as alchemy, open_transactions(alchemy) as transactions:
-        assert alchemy.file is not None
-        alchemy.file.close()  # which may come before a start has opened it
-        alchemy.file.open(alchemy.get_engine())
+        alchemy.backend.close()  # which may come before a start has opened it
+        alchemy.backend.open(alchemy.get_engine())
         assert [type(outcome) for outcome in transactions.run([move])] == [CommitUnknownError]
         sqlite_path.with_name("moved.db").rename(sqlite_path)  # another program may have used the name meanwhile
         assert [type(outcome) for outcome in transactions.run([create("A")])] == [DatabaseFileError]
         with pytest.raises(DatabaseFileError):
             alchemy.get_engine().connect()
-        alchemy.file.close()
+        alchemy.backend.close()
     assert query_sqlite(sqlite_path, NAMES) == []

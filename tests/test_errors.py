@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from litestar_app.database.config import Timeouts
+from litestar_app.database.limits import Timeouts
 from tests.conftest import Rows
 from tests.database import break_writes
 from tests.mariadb import MariaDB

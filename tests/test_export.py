@@ -18,7 +18,8 @@ import pytest
 
 from litestar_app.access.keys import make_key
 from litestar_app.app import create_app
-from litestar_app.database.config import SHARE, TRANSFERS, AlchemyConfig, Timeouts, create_alchemy_config
+from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.database.limits import SHARE, TRANSFERS, Timeouts
 from litestar_app.database.transfers import PATIENCE
 from litestar_app.settings import Settings
 from litestar_app.transfer.formats import encode_ndjson
@@ -110,7 +111,7 @@ def assert_released(alchemy: AlchemyConfig, query: Callable[..., Rows], client: 
     pool: Any = alchemy.get_engine().pool
     wait_until(lambda: pool.checkedout() <= idle)
     assert client.post("/student", json=ANANYA).status_code == 201
-    if alchemy.is_sqlite:
+    if alchemy.backend.has_one_writer:
         wait_until(lambda: query("PRAGMA wal_checkpoint(TRUNCATE)") == [(0, 0, 0)])
     else:
         wait_until(lambda: running(query, "mysql") == [])
@@ -238,7 +239,7 @@ def test_failure_before_the_first_row_is_a_503(
 ) -> None:
     """A document of its own, not a file that ends at once: the file has been moved, or a table is locked."""
     with serve(database_url, Timeouts(lock=1)) as (client, alchemy), ExitStack() as stack:
-        if alchemy.is_sqlite:
+        if alchemy.backend.has_one_writer:
             path = request.getfixturevalue("sqlite_path")
             path.rename(path.with_suffix(".moved"))
         else:
@@ -327,7 +328,7 @@ def test_slow_client_holds_no_snapshot(
         received = bytearray(slow.recv(15))
         assert received == b"HTTP/1.1 200 OK"
         assert client.patch(f"/student/{last}", json={"name": "Changed"}).status_code == 200
-        if has_room and alchemy.is_sqlite:
+        if has_room and alchemy.backend.has_one_writer:
             wait_until(lambda: query("PRAGMA wal_checkpoint(TRUNCATE)") == [(0, 0, 0)])
         elif has_room:
             wait_until(lambda: running(query, "mysql") == [])

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.database.config import THREADS, AlchemyConfig, Timeouts
+from litestar_app.database.config import AlchemyConfig
+from litestar_app.database.limits import THREADS, Timeouts
 from litestar_app.database.unit_of_work import RowKey, UnitOfWork
 from litestar_app.entries import record_change
 from litestar_app.exceptions import (

@@ -11,7 +11,8 @@ import httpx
 import pymysql
 import pytest
 
-from litestar_app.database.config import THREADS, Timeouts, create_alchemy_config
+from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.limits import THREADS, Timeouts
 from litestar_app.database.reads import Reader
 from litestar_app.exceptions import SettingsError
 from litestar_app.settings import Settings
@@ -209,7 +210,7 @@ def test_interrupt_hits_nobody_on_another_host(url: str, servers: Servers) -> No
     alchemy = create_alchemy_config(Settings(database_url=url), QUICK)
     alchemy.prepare_database()
     engine = alchemy.get_engine()
-    reader = Reader(engine, {}, None, alchemy.hosts)
+    reader = Reader(engine, {}, alchemy.backend)
     others = [connect(second)]
     while (number := reader.connect().exec_driver_sql("SELECT CONNECTION_ID()").scalar_one()) <= number_of(others[-1]):
         reader.close()
@@ -238,8 +239,7 @@ def test_connection_of_the_pool_does_not_keep_a_host(url: str, servers: Servers)
 
     assert port() == first.port
     first.execute("SET GLOBAL read_only = ON")
-    assert alchemy.hosts is not None
-    alchemy.hosts.open()
+    alchemy.backend.open(engine)
     wait_until(lambda: port() == second.port, "the other host")
-    alchemy.hosts.close()
+    alchemy.backend.close()
     engine.dispose()

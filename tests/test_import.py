@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from litestar_app.app import create_app
-from litestar_app.database.config import Timeouts
+from litestar_app.database.limits import Timeouts
 from litestar_app.exceptions import ImportRejectedError
 from litestar_app.settings import Settings
 from tests.conftest import Rows

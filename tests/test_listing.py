@@ -19,7 +19,7 @@ from litestar.types import HTTPReceiveMessage
 from sqlalchemy import text
 
 from litestar_app.database import Database
-from litestar_app.database.config import SCANNERS
+from litestar_app.database.limits import SCANNERS
 from litestar_app.exceptions import InvalidQueryError
 from litestar_app.http.connections import run_while_connected
 from litestar_app.students.listing import Boundary, Cursor, Filters, create_listing, select_students

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Select
 
 from litestar_app.database import Database
-from litestar_app.database.config import AlchemyConfig, Timeouts
+from litestar_app.database.config import AlchemyConfig
+from litestar_app.database.limits import Timeouts
 from litestar_app.database.loader import BATCH, CONCURRENT, Loader
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
 from litestar_app.students.service import BY_ID, BY_IDS

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from litestar_app import metrics
-from litestar_app.database.config import SCANNERS, THREADS, TRANSFERS, Timeouts
+from litestar_app.database.limits import SCANNERS, THREADS, TRANSFERS, Timeouts
 from litestar_app.exceptions import RetryTransactionError
 from litestar_app.http.access_log import note_unparsed
 from litestar_app.memory import SharedMemory

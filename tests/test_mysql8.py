@@ -14,7 +14,8 @@ from sqlalchemy import create_engine
 from sqlglot import exp
 
 from litestar_app.database import Database, mysql
-from litestar_app.database.config import AlchemyConfig, Timeouts
+from litestar_app.database.config import AlchemyConfig
+from litestar_app.database.limits import Timeouts
 from litestar_app.database.reads import compile_statement
 from litestar_app.database.unit_of_work import select_for_update
 from litestar_app.entries import INSERT as INSERT_ENTRY

@@ -52,7 +52,8 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
 from litestar_app.app import create_app
-from litestar_app.database.config import Timeouts, create_alchemy_config
+from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.limits import Timeouts
 from litestar_app.models import Student
 from litestar_app.settings import Settings
 from tests.conftest import locked_sqlite

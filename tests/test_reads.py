@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import event, func, select
 
 from litestar_app.database import Database, mysql
-from litestar_app.database.config import THREADS, Timeouts
-from litestar_app.database.reads import RETRY_WITHIN
+from litestar_app.database.backend import RETRY_WITHIN
+from litestar_app.database.limits import THREADS, Timeouts
 from litestar_app.models import Student
 from litestar_app.students.listing import SHORT_PAGE, Listing
 from litestar_app.students.service import StudentService

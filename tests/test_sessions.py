@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from litestar_app.app import create_app
 from litestar_app.database import Database
-from litestar_app.database.config import Timeouts, create_alchemy_config
+from litestar_app.database.config import create_alchemy_config
+from litestar_app.database.limits import Timeouts
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.settings import Settings
 from tests.conftest import Names, locked_sqlite, query_sqlite

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from litestar_app.access.keys import make_key
-from litestar_app.database.config import SHARE, Timeouts
+from litestar_app.database.limits import SHARE, Timeouts
 from litestar_app.exceptions import ShareInUseError
 from litestar_app.transfer.shares import Shares
 from tests.conftest import Names

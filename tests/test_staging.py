@@ -15,7 +15,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.database.config import TRANSFERS, AlchemyConfig, Timeouts
+from litestar_app.database.config import AlchemyConfig
+from litestar_app.database.limits import TRANSFERS, Timeouts
 from litestar_app.database.reads import Reader
 from litestar_app.exceptions import QueueTimeoutError, RejectedError
 from litestar_app.metrics import BUSY
@@ -172,7 +173,10 @@ def test_cancelled_merge_that_waits_is_dropped(alchemy: AlchemyConfig, names: Na
 
     async def main(database: Database) -> None:
         async with database.stage(stage_name) as (connection, _):
-            threads, count = (database._writers, 1) if alchemy.is_sqlite else (database._mergers, TRANSFERS)  # noqa: SLF001
+            if alchemy.backend.has_one_writer:
+                threads, count = database._writers, 1  # noqa: SLF001
+            else:
+                threads, count = database._mergers, TRANSFERS  # noqa: SLF001
             blocking = [asyncio.create_task(threads.run(block)) for _ in range(count)]
             for _ in range(count):
                 await asyncio.to_thread(has_begun.acquire, timeout=30)
@@ -241,7 +245,7 @@ def test_merge_in_a_conflict_is_run_again_as_a_whole(
 
 def test_interrupt_of_what_has_ended_does_nothing(alchemy: AlchemyConfig) -> None:
     """It comes from a thread of its own, when the connection may have been closed."""
-    reader = Reader(alchemy.get_engine(), {}, alchemy.file)
+    reader = Reader(alchemy.get_engine(), {}, alchemy.backend)
     reader.interrupt()
     driver = reader.connect().connection.dbapi_connection
     assert driver is not None

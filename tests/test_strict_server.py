@@ -9,7 +9,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from litestar_app.database.config import Timeouts
+from litestar_app.database.limits import Timeouts
 from litestar_app.exceptions import SettingsError
 from tests.certificates import make_certificates
 from tests.database import prepare

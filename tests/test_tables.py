@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from litestar_app.database.config import Timeouts
-from litestar_app.database.sqlite import enable_wal
+from litestar_app.database.limits import Timeouts
+from litestar_app.database.sqlite import SQLite
 from litestar_app.exceptions import SettingsError
 from tests.conftest import Rows, locked_sqlite
 from tests.database import prepare
@@ -256,7 +256,7 @@ def test_file_system_without_a_shared_log_is_rejected() -> None:
     """As some network file systems are; a database in memory has no log either."""
     engine = create_engine("sqlite://")
     with pytest.raises(SettingsError, match="its journal_mode stays 'memory'"):
-        enable_wal(engine)
+        SQLite(":memory:", Timeouts()).finish_preparation(engine)
     engine.dispose()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from litestar_app.database import Database
-from litestar_app.database.config import THREADS
+from litestar_app.database.limits import THREADS
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
 from tests.database import prepare, run

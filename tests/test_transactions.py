@@ -14,8 +14,9 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from litestar_app.database.config import AlchemyConfig, Timeouts
-from litestar_app.database.reads import RETRY_WITHIN
+from litestar_app.database.backend import RETRY_WITHIN
+from litestar_app.database.config import AlchemyConfig
+from litestar_app.database.limits import Timeouts
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.database.writes import GroupError, Transactions
 from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Select, select
-from sqlalchemy.exc import DBAPIError
 
-from litestar_app.database.config import GROUPS, SCANNERS, THREADS, TRANSFERS, AlchemyConfig, size_threads
+from litestar_app.database.config import AlchemyConfig
 from litestar_app.database.failures import Failure, classify, raise_translated, unwrap
-from litestar_app.database.reads import Reader, compile_statements, interrupt
+from litestar_app.database.limits import GROUPS, SCANNERS, THREADS, TRANSFERS
+from litestar_app.database.reads import Reader, compile_statements
 from litestar_app.database.threads import WorkerThreads
 from litestar_app.database.transfers import stage, stream
 from litestar_app.database.unit_of_work import Listener, RowKey, UnitOfWork
@@ -40,34 +40,34 @@ class Database:
         self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = (), listeners: Iterable[Listener] = ()
     ) -> None:
         """Take the plugin's configuration, the reads to compile once, and the listeners of every change."""
-        timeouts, engine, file, hosts = alchemy.timeouts, alchemy.get_engine(), alchemy.file, alchemy.hosts
+        timeouts, engine, backend = alchemy.timeouts, alchemy.get_engine(), alchemy.backend
         sessions = cast("Callable[..., UnitOfWork]", alchemy.create_session_maker())
         begin = partial(sessions, listeners=tuple(listeners), compiled={})
         compiled = compile_statements([*fixed, *PINGS], engine)
 
         def make_reader(*, waits: bool = True) -> Reader:
-            return Reader(engine, compiled, file, hosts, waits=waits)
+            return Reader(engine, compiled, backend, waits=waits)
 
         def make_transactions() -> Transactions:
-            return Transactions(begin, engine, timeouts.lock, file, hosts)
+            return Transactions(begin, engine, timeouts.lock, backend)
 
         self.timeouts = timeouts
-        self._alchemy = alchemy
         self._engine = engine
-        self._file = file
-        self._hosts = hosts
-        self._loop_reader = make_reader(waits=False) if file else None
+        self._backend = backend
+        self._loop_reader = make_reader(waits=False) if backend.has_one_writer else None
         self._readers = WorkerThreads("reader", THREADS, make_reader, timeouts.queue)
         self._scanners = WorkerThreads("scanner", SCANNERS, make_reader, timeouts.queue, interruptible=True)
         self._exporters = WorkerThreads("export", TRANSFERS, make_reader, timeouts.queue, interruptible=True)
         self._importers = WorkerThreads("import", TRANSFERS, make_reader, timeouts.queue, interruptible=True)
         self._pinger = WorkerThreads("ping", 1, make_reader, timeouts.queue)
-        self._writers = WorkerThreads("writer", 1 if file else THREADS, make_transactions, timeouts.queue)
+        writers, groups = (1, 1) if backend.has_one_writer else (THREADS, GROUPS)
+        self._writers = WorkerThreads("writer", writers, make_transactions, timeouts.queue)
         self._mergers = WorkerThreads("merge", TRANSFERS, make_transactions, timeouts.queue)
         """Write what was staged, each on the connection on which it was, so that they need none of their own."""
         self._all_threads: list[WorkerThreads[Any]] = []
-        groups = 1 if file else GROUPS  # one locks the file, and reads in no time
-        self._group_commit = GroupCommit(self._writers, groups, THREADS // 2, timeouts.lock, locks_rows=file is None)
+        self._group_commit = GroupCommit(
+            self._writers, groups, THREADS // 2, timeouts.lock, locks_rows=not backend.has_one_writer
+        )
         self._is_open = False
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
@@ -130,13 +130,13 @@ class Database:
             del outcome  # which would hold itself, by its traceback
 
     async def _run(self, work: Work, connection: Connection | None = None, row: RowKey | None = None) -> Outcome:
-        if connection is not None and self._file is None:  # beside the groups, which it would hold up
+        if connection is not None and not self._backend.has_one_writer:  # beside the groups, which it would hold up
             (outcome,) = await self._mergers.run(lambda transactions: transactions.run([work], connection))
             return outcome
         while True:
             outcome = await self._group_commit.write(work, connection, row)
             is_in_the_way = is_retryable(outcome) or isinstance(outcome, QueueTimeoutError)
-            if self._file is not None or not self._long_writes or not is_in_the_way:
+            if self._backend.has_one_writer or not self._long_writes or not is_in_the_way:
                 return outcome
 
     async def _run_to_end(self, work: Work, connection: Connection) -> Outcome:
@@ -157,7 +157,7 @@ class Database:
         except asyncio.CancelledError:
             is_abandoned.set()
             while not running.done():  # an interrupt between two statements stops neither
-                await asyncio.to_thread(interrupt, dbapi_connection, self._engine)
+                await asyncio.to_thread(self._backend.interrupt, dbapi_connection, self._engine)
                 await asyncio.wait([running], timeout=INTERRUPT_AGAIN)
             raise
 
@@ -215,22 +215,7 @@ class Database:
         `secure_delete` leaves copies in pages whose rows have moved. Other writers wait meanwhile. Returns False where
         a lock, a reader of the log, or a full disk is in the way; True on MySQL, which is left alone.
         """
-        if self._file is None:
-            return True
-
-        def rewrite(reader: Reader) -> bool:
-            try:
-                connection = reader.connect()
-                connection.exec_driver_sql("VACUUM")
-                return connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar() == 0
-            except DBAPIError as error:
-                if classify(error) not in {Failure.CONTENTION, Failure.OUTAGE}:
-                    raise
-                return False
-            finally:
-                reader.close()
-
-        return await self._importers.run(rewrite)
+        return await self._importers.run(self._backend.rewrite)
 
     async def ping(self) -> None:
         """Return when the database has responded, has the tables and takes writes; or DatabaseUnavailableError."""
@@ -243,26 +228,25 @@ class Database:
     def _look(self, reader: Reader) -> None:
         for ping in PINGS:
             reader.fetch(ping, {})
-        if self._file is None:
-            reader.check_writable()
+        reader.check_writable()
 
     def _start_threads(self) -> None:
-        """Start as many as there are connections for; on SQLite a connection costs nothing."""
+        """Start as many as there are connections for."""
+        sizes = self._backend.sizes
         short: list[WorkerThreads[Any]] = [self._readers, self._writers]
-        long: list[WorkerThreads[Any]] = [self._scanners, self._exporters, self._importers]
-        if self._file is None:
-            sizes = size_threads(self._alchemy.connections - (self._hosts is not None))  # which one probe of it has
-            if not sizes.has_scanners:
-                self._readers = self._scanners
-                del short[0]
-            if not sizes.has_pinger:
-                self._pinger = self._readers
-            for threads in short:
-                threads.limit(sizes.short)
-            for threads in (*long, self._mergers):
-                threads.limit(sizes.long)
-            self._staged = asyncio.Semaphore(sizes.long)
-            long.append(self._mergers)
+        long: list[WorkerThreads[Any]] = [self._scanners, self._exporters, self._importers, self._mergers]
+        if not sizes.has_scanners:
+            self._readers = self._scanners
+            del short[0]
+        if not sizes.has_pinger:
+            self._pinger = self._readers
+        for threads in short:
+            threads.limit(sizes.short)
+        for threads in long:
+            threads.limit(sizes.long)
+        self._staged = asyncio.Semaphore(sizes.long)
+        if self._backend.has_one_writer:  # which writes the staged rows too
+            long.remove(self._mergers)
         self._all_threads = [*short, *long, *([] if self._pinger is self._readers else [self._pinger])]
         for threads in self._all_threads:
             threads.start()
@@ -272,12 +256,9 @@ class Database:
         """Start the threads; at the end finish what has begun, within `timeouts.close`, and dispose of the engine."""
         groups: asyncio.Task[None] | None = None
         try:
-            if self._file is not None:
-                self._file.open(self._engine)
+            self._backend.open(self._engine)
             if self._loop_reader is not None:
                 self._loop_reader.connect()
-            if self._hosts is not None:
-                self._hosts.open()
             self._start_threads()
             groups = self._group_commit.start()
             self._is_open = True
@@ -299,8 +280,5 @@ class Database:
         self._is_open = False
         if self._loop_reader is not None:
             self._loop_reader.close()
-        if self._file is not None:
-            self._file.close()
-        if self._hosts is not None:
-            self._hosts.close()
+        self._backend.close()
         self._engine.dispose()  # the plugin disposes only of the first engine of a process

@@ -9,28 +9,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from advanced_alchemy.extensions.litestar import EngineConfig
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from litestar_app.database.backend import Backend
+from litestar_app.database.failures import Failure, classify
+from litestar_app.database.limits import POOL_SIZE, THREADS, TRANSFERS, Sizes, Timeouts
 from litestar_app.exceptions import DatabaseFileError, DatabaseUnavailableError, SettingsError
+
+if TYPE_CHECKING:
+    from litestar_app.database.reads import Reader
 
 if sys.platform != "win32":
     import fcntl
 
 logger = logging.getLogger("litestar_app")
-
-
-def engine_config(pool_size: int, lock_timeout: float) -> EngineConfig:
-    """Configure the engine; a statement waits `lock_timeout` seconds for a lock of another process."""
-    return EngineConfig(
-        # None: BEGIN is not left to the driver, see begin_immediate
-        connect_args={"isolation_level": None, "timeout": lock_timeout},
-        pool_size=pool_size,
-        hide_parameters=True,
-    )
 
 
 CHECKPOINT_PAGES = 4000
@@ -302,72 +298,12 @@ def identify(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def set_up(engine: Engine, file: DatabaseFile) -> None:
-    """Set up every connection and every transaction of an engine."""
-
-    def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-        for pragma in (
-            "synchronous=FULL",
-            "secure_delete=ON",
-            "foreign_keys=ON",
-            f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-            f"journal_size_limit={MAX_LOG}",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.text_factory = decode_any
-
-    def begin_immediate(connection: Connection) -> None:
-        """Take the write lock first, so that what a transaction has read still holds when it writes."""
-        options = connection.get_execution_options()
-        if options.get("isolation_level") != "AUTOCOMMIT":
-            file.check()
-            begin = "BEGIN" if options.get(DEFERRED) else "BEGIN IMMEDIATE"
-            connection.connection.dbapi_connection.execute(begin)  # type: ignore[union-attr]
-
-    def check_file(connection: Connection) -> None:
-        """See that what a session of somebody's own commits goes to the file that has the name."""
-        if connection.get_execution_options().get(DEFERRED):
-            file.check()
-
-    def prepare_file(*_: object) -> None:
-        file.check()
-        create_private(file.path)
-
-    event.listen(engine, "do_connect", prepare_file)
-    event.listen(engine, "connect", set_pragmas)
-    event.listen(engine, "begin", begin_immediate)
-    event.listen(engine, "commit", check_file)
-
-
 AFFINITIES = {
     "name": ("CHAR", "CLOB", "TEXT"),
     "department": ("CHAR", "CLOB", "TEXT"),
     "cgpa": ("REAL", "FLOA", "DOUB"),
 }
 """What the type of a column must contain for SQLite to keep texts as text and numbers as doubles."""
-
-
-def check_table(connection: Connection) -> None:
-    """Raise SettingsError for a `students` table that cannot be served as it is."""
-    rows = connection.exec_driver_sql("PRAGMA table_info(students)").all()
-    columns = {
-        name: (kind.upper(), is_required and default is None, key) for _, name, kind, is_required, default, key in rows
-    }
-    problems = [
-        f"column {name} is {columns[name][0] or 'without a type'}; expected one with {' or '.join(kinds)} in its type"
-        for name, kinds in AFFINITIES.items()
-        if name in columns and not any(kind in columns[name][0] for kind in kinds)
-    ]
-    if "id" in columns and (columns["id"][0] != "INTEGER" or [key for *_, key in columns.values() if key] != [1]):
-        problems.append("column id is not INTEGER PRIMARY KEY")
-    raise_for_columns({name: required for name, (_, required, _) in columns.items()}, problems)
-
-
-def enable_wal(engine: Engine) -> None:
-    """Switch the file to write-ahead logging, which stays: readers and the writer do not wait for each other."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if (mode := connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar()) != "wal":
-            raise SettingsError(f"SQLite cannot use a write-ahead log there, its journal_mode stays {mode!r}")
 
 
 def raise_for_columns(required: dict[str, Any], problems: list[str]) -> None:
@@ -378,3 +314,140 @@ def raise_for_columns(required: dict[str, Any], problems: list[str]) -> None:
         problems += [f"column {name} needs a value" for name in required if required[name] and name not in ours]
     if problems:
         raise SettingsError(f"its table students does not fit: {'; '.join(problems)}")
+
+
+class SQLite(Backend):
+    """A file, which one transaction at a time writes."""
+
+    has_one_writer = True
+    start_failures = frozenset({Failure.CONTENTION})
+
+    def __init__(self, path: str, timeouts: Timeouts) -> None:
+        self.file = DatabaseFile(path)
+        self._timeouts = timeouts
+
+    def configure_engine(self) -> EngineConfig:
+        """Return the options of the engine; a statement waits `timeouts.lock` seconds for another process."""
+        return EngineConfig(
+            # None: BEGIN is not left to the driver, see begin_immediate
+            connect_args={"isolation_level": None, "timeout": self._timeouts.lock},
+            pool_size=POOL_SIZE,
+            hide_parameters=True,
+        )
+
+    def set_up(self, engine: Engine) -> None:
+        """Set up the connections and transactions of an engine."""
+        file = self.file
+
+        def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+            for pragma in (
+                "synchronous=FULL",
+                "secure_delete=ON",
+                "foreign_keys=ON",
+                f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+                f"journal_size_limit={MAX_LOG}",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.text_factory = decode_any
+
+        def begin_immediate(connection: Connection) -> None:
+            """Take the write lock first, so that what a transaction has read still holds when it writes."""
+            options = connection.get_execution_options()
+            if options.get("isolation_level") != "AUTOCOMMIT":
+                file.check()
+                begin = "BEGIN" if options.get(DEFERRED) else "BEGIN IMMEDIATE"
+                connection.connection.dbapi_connection.execute(begin)  # type: ignore[union-attr]
+
+        def check_file(connection: Connection) -> None:
+            """See that what a session of somebody's own commits goes to the file that has the name."""
+            if connection.get_execution_options().get(DEFERRED):
+                file.check()
+
+        def prepare_file(*_: object) -> None:
+            file.check()
+            create_private(file.path)
+
+        event.listen(engine, "do_connect", prepare_file)
+        event.listen(engine, "connect", set_pragmas)
+        event.listen(engine, "begin", begin_immediate)
+        event.listen(engine, "commit", check_file)
+
+    def bind_sessions(self, engine: Engine) -> Engine:
+        """Return an engine whose transactions take the write lock when they first write."""
+        return engine.execution_options(**{DEFERRED: True})
+
+    def check_table(self, connection: Connection) -> None:
+        """Raise SettingsError for a `students` table that cannot be served as it is."""
+        rows = connection.exec_driver_sql("PRAGMA table_info(students)").all()
+        columns = {
+            name: (kind.upper(), is_required and default is None, key)
+            for _, name, kind, is_required, default, key in rows
+        }
+        problems = [
+            f"column {name} is {columns[name][0] or 'without a type'}; expected one with "
+            f"{' or '.join(kinds)} in its type"
+            for name, kinds in AFFINITIES.items()
+            if name in columns and not any(kind in columns[name][0] for kind in kinds)
+        ]
+        if "id" in columns and (columns["id"][0] != "INTEGER" or [key for *_, key in columns.values() if key] != [1]):
+            problems.append("column id is not INTEGER PRIMARY KEY")
+        raise_for_columns({name: required for name, (_, required, _) in columns.items()}, problems)
+
+    def finish_preparation(self, engine: Engine) -> None:
+        """Switch the file to write-ahead logging, which stays: readers and the writer do not wait for each other."""
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if (mode := connection.exec_driver_sql("PRAGMA journal_mode=WAL").scalar()) != "wal":
+                raise SettingsError(f"SQLite cannot use a write-ahead log there, its journal_mode stays {mode!r}")
+
+    def open(self, engine: Engine) -> None:
+        """Note which file the name belongs to."""
+        self.file.open(engine)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    @property
+    def sizes(self) -> Sizes:
+        """All threads, since a connection costs nothing."""
+        return Sizes(THREADS, TRANSFERS)
+
+    def check(self, max_age: float = 0) -> None:
+        """Raise DatabaseFileError if the file is not the one that was opened."""
+        self.file.check(max_age)
+
+    def set_up_reader(self, connection: Connection, *, any_text: bool, waits: bool) -> None:
+        """Decode strictly, which is a third faster, and perhaps fail at a lock instead of waiting."""
+        if not any_text:
+            cast("Any", connection.connection.dbapi_connection).text_factory = str
+        if not waits:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+
+    def accept_any_text(self, error: Exception, dbapi_connection: Any) -> bool:
+        """Prepare to read text of another program that is not UTF-8, if that was the error."""
+        if "Could not decode to UTF-8" not in str(error):
+            return False
+        dbapi_connection.text_factory = decode_any
+        return True
+
+    def interrupt(self, dbapi_connection: Any, engine: Engine) -> None:
+        """Stop the statement that another thread runs on a connection."""
+        del engine
+        with contextlib.suppress(sqlite3.ProgrammingError):  # its thread has closed it meanwhile
+            dbapi_connection.interrupt()
+
+    def rewrite(self, reader: "Reader") -> bool:
+        """Write the file anew and empty its log; False if a lock, a reader of the log or a full disk prevents it.
+
+        `secure_delete` leaves copies in pages whose rows have moved. Other writers wait meanwhile.
+        """
+        try:
+            connection = reader.connect()
+            connection.exec_driver_sql("VACUUM")
+            return connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar() == 0
+        except DBAPIError as error:
+            if classify(error) not in {Failure.CONTENTION, Failure.OUTAGE}:
+                raise
+            return False
+        finally:
+            reader.close()

@@ -18,11 +18,8 @@ from tenacity import (
 )
 
 from litestar_app import metrics
-from litestar_app.database import mysql
+from litestar_app.database.backend import Backend
 from litestar_app.database.failures import Failure, classify, is_lost, is_of_one_statement, raise_if_commit_unknown
-from litestar_app.database.hosts import Hosts
-from litestar_app.database.reads import current_host, has_hung
-from litestar_app.database.sqlite import DatabaseFile
 from litestar_app.database.threads import NOT_OPEN, WorkerThreads, resolve
 from litestar_app.database.unit_of_work import RowKey, UnitOfWork
 from litestar_app.exceptions import (
@@ -57,15 +54,13 @@ class Transactions:
         sessions: Callable[..., UnitOfWork],
         engine: Engine,
         lock_timeout: float,
-        file: DatabaseFile | None = None,
-        hosts: Hosts | None = None,
+        backend: Backend,
     ) -> None:
-        """Take how long a work is retried, in seconds; the file of SQLite, or the hosts, if several."""
+        """Take how long a work is retried, in seconds."""
         self._sessions = sessions
         self._engine = engine
-        self._file = file
+        self._backend = backend
         self._lock_timeout = lock_timeout
-        self._hosts = hosts
         self._session: UnitOfWork | None = None
         self._last_used = 0.0
         self._retrying = Retrying(
@@ -125,15 +120,14 @@ class Transactions:
 
     def _commit(self, group: Sequence[Work], connection: Connection | None, *, waits: bool) -> list[Outcome]:
         began, was_kept, is_committing = time.monotonic(), connection is None and self._session is not None, False
-        host = current_host(self._hosts)
+        host = self._backend.host
         try:
             with self._begin(connection) as session:
                 session.start(waits=waits)
                 outcomes = [_run_or_reject(work, session) for work in group]
                 session.finish()
                 is_committing = True
-            if self._file is not None:
-                self._file.check()
+            self._backend.check()
         except DatabaseFileError as error:
             if is_committing:
                 raise CommitUnknownError("the database file was replaced during COMMIT") from error
@@ -141,7 +135,7 @@ class Transactions:
         except BaseException as error:
             if is_committing:
                 raise_if_commit_unknown(error)
-            elif was_kept and is_lost(error) and not has_hung(began, host, self._hosts):
+            elif was_kept and is_lost(error) and not self._backend.has_hung(began, host):
                 # the server had closed an idle connection, or left, and has rolled back what it was sent
                 raise RetryTransactionError(error) from error
             raise
@@ -157,18 +151,17 @@ class Transactions:
             with self._sessions(bind=connection) as session, session.begin():
                 yield session
             return
-        if self._session is not None and self._file is None:
+        if self._session is not None:
             dbapi_connection = cast("Connection", self._session.bind).connection.dbapi_connection
-            is_current = self._hosts is None or self._hosts.is_current(dbapi_connection)
-            if not is_current or mysql.is_idle(self._last_used):
+            if self._backend.is_stale(dbapi_connection, self._last_used):
                 self.close()
         self._last_used = time.monotonic()
         is_new = self._session is None
         if self._session is None:
             self._session = self._sessions(bind=self._engine.connect())
         try:
-            if is_new and self._file is None:
-                mysql.shorten_lock_wait(cast("Connection", self._session.bind))
+            if is_new:
+                self._backend.set_up_writer(cast("Connection", self._session.bind))
             with self._session.begin():
                 yield self._session
         except BaseException:

@@ -7,7 +7,7 @@ from signal import SIGKILL
 
 import pytest
 
-from litestar_app.database.config import THREADS
+from litestar_app.database.limits import THREADS
 from tests.conftest import Rows
 from tests.faults.ledger import STUDENTS, UNKNOWN, assert_is_problem
 from tests.faults.proxy import (

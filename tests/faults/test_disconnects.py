@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from litestar_app.database.config import POOL_SIZE, THREADS
+from litestar_app.database.limits import POOL_SIZE, THREADS
 from tests.conftest import Rows
 from tests.faults.ledger import STUDENTS, wait_until
 from tests.service import ANANYA, Service

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from litestar_app.__main__ import SHUTDOWN_TIMEOUT
-from litestar_app.database.config import THREADS, Timeouts
+from litestar_app.database.limits import THREADS, Timeouts
 from litestar_app.http.problems import STOPPING_WRITE
 from tests.conftest import Rows
 from tests.faults.ledger import PATIENCE, STUDENTS, assert_is_problem, wait_until

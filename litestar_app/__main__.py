@@ -37,6 +37,7 @@ from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.database.failures import unwrap
 from litestar_app.database.sqlite import SQLite
 from litestar_app.exceptions import SettingsError
+from litestar_app.http.cors import create_cors
 from litestar_app.http.protocol import MAX_REFUSED, Connections, Limits
 from litestar_app.logs import make_log_config
 from litestar_app.metrics import create_shared_memory
@@ -89,7 +90,7 @@ def serve() -> None:
         server_header=False,
         proxy_headers=False,  # the application reads them itself
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        http=cast("type[asyncio.Protocol]", Connections(limits)),
+        http=cast("type[asyncio.Protocol]", Connections(limits, create_cors(settings.cors_origins))),
     )
     if warning:
         logger.warning(warning)

@@ -1,6 +1,7 @@
 """All wiring: the application, made of settings."""
 
 import gc
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -11,19 +12,15 @@ from litestar import HttpMethod, Litestar, Request, Response, route
 from litestar.config.app import AppConfig
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
-from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
-from litestar.openapi.spec import OpenAPI
 from litestar.plugins import InitPlugin, ReceiveRoutePlugin
 from litestar.response import Redirect
 from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
-from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSendMessage, Receive, Scope
-from litestar.types.asgi_types import HTTPResponseStartEvent
 
 from litestar_app.access.control import AccessControl
 from litestar_app.access.keys import KeyRing, KeyStore, parse_keys
-from litestar_app.access.rate_limit import SharedTable, add_quota, create_rate_limit, take_quota
+from litestar_app.access.rate_limit import SharedTable, add_quota_fields, create_rate_limit, take_quota
 from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
@@ -32,16 +29,16 @@ from litestar_app.entries import ImportLog, create_listeners
 from litestar_app.exceptions import SettingsError
 from litestar_app.history.controller import HistoryController
 from litestar_app.history.service import HistoryService
-from litestar_app.http.access_log import observe
-from litestar_app.http.cors import CORS, CorsRules
+from litestar_app.http.access_log import AccessLog, add_request_id
+from litestar_app.http.cors import create_cors
 from litestar_app.http.docs import get_asset, get_root
 from litestar_app.http.health import HealthController
 from litestar_app.http.metrics import MetricsController
-from litestar_app.http.openapi import StructSchemas, complete, create_openapi_config, get_openapi
+from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
 from litestar_app.http.parameters import PUBLIC, RequestCheck
 from litestar_app.http.problems import respond_to_error, respond_to_stop
 from litestar_app.http.proxies import TrustedProxies
-from litestar_app.http.security import secure
+from litestar_app.http.security import add_security_fields
 from litestar_app.memory import SharedMemory
 from litestar_app.metrics import METERS
 from litestar_app.settings import Settings, split
@@ -77,10 +74,11 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
     imports = ImportService(database, ImportLog if listeners else Unrecorded)
     shares = TransferShares(SHARE, database.timeouts.queue)
     clean_up = CleanUp(database, settings.history_days)
-    origins, trusted = split(settings.cors_origins), split(settings.forwarded_allow_ips)
-    cors, proxies = CorsRules(origins) if origins else None, TrustedProxies(trusted) if trusted else None
+    trusted = split(settings.forwarded_allow_ips)
+    cors, proxies = create_cors(settings.cors_origins), TrustedProxies(trusted) if trusted else None
     keys = KeyRing(KeyStore(database), parse_keys(settings.api_keys))
     access = AccessControl(keys, cors.origins if cors else frozenset())
+    schemas = StructSchemas()
     rate_limit, check_request = create_rate_limit(settings.rate_limit), RequestCheck()
 
     def admit(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
@@ -94,9 +92,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         admit(request)
         return await check_request(request)
 
-    return StudentRecords(
-        cors=cors,
-        proxies=proxies,
+    app = Litestar(
         route_handlers=[
             StudentController,
             TransferController,
@@ -111,12 +107,12 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         plugins=[
             SQLAlchemyInitPlugin(alchemy),
             DatabasePlugin(database, keys, clean_up),
-            StructSchemas(),
+            schemas,
             GuardPlugin(admit, check),
         ],
         middleware=[tracing.middleware] if tracing else [],
         on_shutdown=[tracing.close] if tracing else [],
-        lifespan=[limit_garbage_collection],
+        lifespan=[name_wrong_setting, limit_garbage_collection],
         dependencies={
             "students": Provide(lambda: students, sync_to_thread=False, use_cache=True),
             "imports": Provide(lambda: imports, sync_to_thread=False, use_cache=True),
@@ -125,11 +121,21 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
             "database": Provide(lambda: database, sync_to_thread=False, use_cache=True),
         },
         before_request=check,
+        before_send=[
+            add_security_fields,
+            *([add_quota_fields] if rate_limit else []),
+            *([cors.add_to_response] if cors else []),
+            add_request_id,
+        ],
         exception_handlers={HTTPException: respond_to_error, Exception: respond_to_error},
         logging_config=None,
-        openapi_config=create_openapi_config(version("student-records")),
+        openapi_config=create_openapi_config(version("student-records"), schemas.handlers),
         request_max_body_size=MAX_BODY_BYTES,
     )
+    # around the router: middleware in the stack of its handlers sees no 404 and no 405 of the router itself
+    for middleware in (cors, AccessLog(respond_to_stop), proxies):
+        app.asgi_handler = middleware(app.asgi_handler) if middleware else app.asgi_handler
+    return app
 
 
 def load_app(counts: SharedMemory | None, table: SharedTable | None) -> Litestar:
@@ -150,55 +156,25 @@ def _create_tracing() -> "Tracing":
     return Tracing()
 
 
-class StudentRecords(Litestar):
-    """A Litestar application whose start fails in one line, where the settings or the database are what is wrong."""
+@asynccontextmanager
+async def name_wrong_setting(_app: object) -> AsyncIterator[None]:
+    """Have uvicorn log a start that fails for a wrong setting as one line.
 
-    def __init__(self, *, cors: CorsRules | None, proxies: TrustedProxies | None, **options: Any) -> None:
-        """Take what applies to every request, also to those that Litestar's router rejects."""
-        super().__init__(**options)
-        self._cors = cors
-        self._proxies = proxies
+    Litestar gives the server the traceback, and passes the messages of the lifespan to nobody else.
+    """
+    try:
+        yield
+    except SettingsError:
+        logging.getLogger("uvicorn.error").addFilter(shorten_failure)
+        raise
 
-    @property
-    def openapi_schema(self) -> OpenAPI:
-        """The OpenAPI document, of which the commands of Litestar make files."""
-        return complete(self, super().openapi_schema)
 
-    async def __call__(self, scope: Scope | LifeSpanScope, receive: Receive | LifeSpanReceive, send: Any) -> None:
-        """Respond to the server."""
-        if scope["type"] == ScopeType.HTTP:
-            request: Any = scope
-            cors = self._cors
-            preflight = cors.respond_to_preflight(request) if cors is not None else None
-            if self._proxies is not None:
-                self._proxies.apply(request)
-
-            def add_fields(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
-                headers = secure(message)
-                add_quota(request, headers)
-                if cors is not None:
-                    cors.add_fields(request["headers"], headers)
-                return headers
-
-            respond = preflight or super().__call__
-            await observe(respond, request, cast("Any", receive), send, add_fields, respond_to_stop)
-            return
-
-        if scope["type"] == ScopeType.WEBSOCKET:  # the guard of its handler checks it
-            if self._proxies is not None:
-                self._proxies.apply(cast("Any", scope))
-            await super().__call__(scope, cast("Any", receive), send)
-            return
-
-        async def send_line(message: LifeSpanSendMessage) -> None:
-            if message["type"] == "lifespan.startup.failed":
-                _, is_known, reason = message["message"].rpartition(f"{SettingsError.__name__}: ")
-                if is_known:
-                    message["message"] = f"student-records: {reason.splitlines()[0]}"
-            await send(message)
-
-        cast("Any", scope).get("state", {})[CORS] = self._cors  # for what the HTTP protocol rejects by itself
-        await super().__call__(scope, receive, send_line)
+def shorten_failure(record: logging.LogRecord) -> bool:
+    """Replace the traceback of a SettingsError by its reason; pass every record."""
+    head, found, reason = record.getMessage().rpartition(f"{SettingsError.__name__}: ")
+    if found and head.startswith("Traceback "):
+        record.msg, record.args = f"student-records: {reason.splitlines()[0]}", ()
+    return True
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
@@ -13,7 +14,8 @@ from selenium import webdriver
 from litestar_app.app import create_app
 from litestar_app.database.config import create_alchemy_config
 from litestar_app.database.limits import Timeouts
-from litestar_app.http.protocol import Limits
+from litestar_app.http.cors import create_cors
+from litestar_app.http.protocol import Connections, Limits
 from litestar_app.settings import Settings
 from tests.browser import OTHER_HOST
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, EDITOR_SECRET, connect, serve_app
@@ -41,10 +43,16 @@ def make_app(sqlite_url: str, **others: Any) -> Any:
     return app
 
 
+def serve(url: str, limits: Limits | None = None, **others: Any) -> AbstractContextManager[str]:
+    """Serve by our protocol, which knows the origins too."""
+    cors = create_cors(others.get("cors_origins", ORIGINS))
+    return serve_app(make_app(url, **others), http=Connections(limits, cors))
+
+
 @pytest.fixture(scope="module")
 def cors_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     url = f"sqlite:///{tmp_path_factory.mktemp('cors')}/students.db"
-    with serve_app(make_app(url)) as service, connect(service, headers=AS_EDITOR) as client:
+    with serve(url) as service, connect(service, headers=AS_EDITOR) as client:
         assert client.post("/student", json=ANANYA).status_code == 201
         yield client
 
@@ -181,7 +189,7 @@ HALF = b"POST /student HTTP/1.1\r\nHost: x\r\n"
 @pytest.mark.parametrize("origins", [ORIGIN, ORIGINS], ids=["one", "two"])
 def test_request_that_does_not_arrive_is_readable(sqlite_url: str, origins: str, status: int, data: bytes) -> None:
     """Of one whose origin has not arrived either, if only one may have sent it."""
-    with serve_app(make_app(sqlite_url, cors_origins=origins), SLOW) as service:
+    with serve(sqlite_url, SLOW, cors_origins=origins) as service:
         given, headers, problem = exchange(service, data.replace(b"KEY", AS_EDITOR["Authorization"].encode()))
     assert (given, problem["status"]) == (status, status)
     assert_readable(headers, by=ORIGIN if OWN_LINE in data or origins == ORIGIN else None)
@@ -189,11 +197,11 @@ def test_request_that_does_not_arrive_is_readable(sqlite_url: str, origins: str,
 
 def test_overload_and_quota_are_readable(sqlite_url: str) -> None:
     headers = {"Origin": ORIGIN}
-    with serve_app(make_app(sqlite_url), Limits(requests=0)) as service:
+    with serve(sqlite_url, Limits(requests=0)) as service:
         response = httpx.get(f"{service}/students", headers=headers)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
     assert_readable(response.headers, by=ORIGIN)
-    with serve_app(make_app(sqlite_url, rate_limit="1/hour")) as service, connect(service, headers=AS_READER) as client:
+    with serve(sqlite_url, rate_limit="1/hour") as service, connect(service, headers=AS_READER) as client:
         assert client.get("/students", headers=headers).status_code == 200
         response = client.get("/students", headers=headers)
     assert response.status_code == 429
@@ -261,7 +269,7 @@ READ = {
 def test_page_of_an_allowed_origin_reads_everything(sqlite_url: str, browser: webdriver.Chrome) -> None:
     """In a real browser, errors and exports included; a page of another origin reads nothing."""
     served: Any = serve_page
-    with serve_app(served) as page, serve_app(make_app(sqlite_url, cors_origins=page)) as service:
+    with serve_app(served) as page, serve(sqlite_url, cors_origins=page) as service:
         run: Callable[..., Any] = browser.execute_async_script
         browser.set_script_timeout(60)
         browser.get(page)
@@ -274,7 +282,7 @@ def test_page_reads_that_the_service_is_overloaded(sqlite_url: str, browser: web
     served: Any = serve_page
     with (
         serve_app(served) as page,
-        serve_app(make_app(sqlite_url, cors_origins=page), Limits(requests=0)) as service,
+        serve(sqlite_url, Limits(requests=0), cors_origins=page) as service,
     ):
         browser.get(page)
         ask = SCRIPT[: SCRIPT.index("(async")] + 'ask("/students").then(done);'

@@ -1,18 +1,16 @@
-"""Somebody's own handlers on our application, with the plugin's session; and an application without its lifespan."""
+"""Somebody's own handlers on our application, with the plugin's session."""
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from litestar import Litestar, asgi, get, post
+from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.types import Receive, Scope, Send
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -143,20 +141,3 @@ def test_database_that_is_not_open_says_so_at_once(sqlite_url: str) -> None:
 
     with prepare(sqlite_url) as alchemy:
         asyncio.run(main(Database(alchemy)))
-
-
-def test_application_mounted_without_its_lifespan_responds(sqlite_url: str, sqlite_path: Path) -> None:
-    """Each request is a 503 at once, and its reason is in the log."""
-    with prepare(sqlite_url):
-        pass
-    inner = create_app(Settings(database_url=sqlite_url))
-
-    @asgi("/students-api", is_mount=True, copy_scope=True)
-    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
-        await inner(scope, receive, send)
-
-    with serve_app(Litestar([mounted])) as url, connect(url) as client:
-        assert_is_unavailable(client.post("/students-api/student", json=ANANYA))
-        assert_is_unavailable(client.get("/students-api/student/1"))
-    with closing(sqlite3.connect(sqlite_path)) as connection:
-        assert connection.execute("SELECT COUNT(*) FROM students").fetchone() == (0,)

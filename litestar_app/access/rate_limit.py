@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, ClassVar
 
-from litestar.types import HTTPScope
+from litestar.types import HTTPScope, Message, Scope
 from msgspec import Struct
 
 from litestar_app.access.callers import name_caller
@@ -157,9 +157,8 @@ def take_quota(rate_limit: RateLimit | None, scope: HTTPScope) -> None:
     scope["state"][QUOTA] = quota
 
 
-def add_quota(scope: HTTPScope, headers: list[tuple[bytes, bytes]]) -> None:
-    """Add what is left to the header fields of a response that was granted; a refused one has them already."""
-    quota: Quota | None = scope["state"].get(QUOTA)
-    if quota is not None:
-        headers.append((b"ratelimit-policy", str(quota.policy).encode()))
-        headers.append((b"ratelimit", str(quota).encode()))
+async def add_quota_fields(message: Message, scope: Scope) -> None:
+    """Add the remaining quota to a granted response, as a hook of `before_send`; a refused one has the fields."""
+    if message["type"] == "http.response.start" and (quota := scope["state"].get(QUOTA)) is not None:
+        fields = [(b"ratelimit-policy", str(quota.policy).encode()), (b"ratelimit", str(quota).encode())]
+        message["headers"] = [*message.get("headers", ()), *fields]

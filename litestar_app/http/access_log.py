@@ -8,11 +8,12 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, cast
 
 from litestar import Request
-from litestar.types import HTTPScope, Message, Receive, Scope, Send
-from litestar.types.asgi_types import HTTPResponseStartEvent
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from msgspec import Struct
 
 from litestar_app.access.callers import Caller
@@ -56,64 +57,68 @@ class RequestLine(Struct, omit_defaults=True):
         return " ".join(words)
 
 
-async def observe(  # noqa: PLR0913, PLR0917  one call, of the application
-    respond: Callable[[Any, Any, Any], Awaitable[None]],
-    scope: HTTPScope,
-    receive: Receive,
-    send: Send,
-    add_fields: Callable[[HTTPResponseStartEvent], list[tuple[bytes, bytes]]],
-    respond_to_stop: Callable[[Any, Any, Any], Awaitable[None]],
-) -> None:
-    """Have an application respond under a request id; log and count the request when the response has ended.
+class AccessLog(ASGIMiddleware):
+    """Gives each request an id, and logs and counts it when its response has ended."""
 
-    What adds the header fields of every response returns all of them. Where the server stops first, and cancels it,
-    something else responds.
-    """
-    began = time.perf_counter()
-    fields = dict(scope["headers"])
-    given = fields.get(b"x-request-id")
-    request_id = given.decode() if given and REQUEST_ID.fullmatch(given) else make_request_id()
-    state = scope.setdefault("state", {})
-    state["request_id"] = request_id
-    if parent := fields.get(b"traceparent"):
-        state["trace_id"] = _read_trace_id(parent)
-    status, is_started, is_complete, is_disconnected = FAILED, False, False, False
+    scopes = (ScopeType.HTTP,)
 
-    async def receive_and_note() -> Any:
-        nonlocal is_disconnected
-        message = await receive()
-        if message["type"] == "http.disconnect" and not is_complete:
-            is_disconnected = True
-        return message
+    def __init__(self, respond_to_stop: Callable[[HTTPScope, Receive, Send], Awaitable[None]]) -> None:
+        """Take the response to a request that a stopping server cancels."""
+        self._respond_to_stop = respond_to_stop
 
-    async def send_and_note(message: Message) -> None:
-        nonlocal status, is_started, is_complete
-        if message["type"] == "http.response.start":
-            status, is_started = message["status"], True
-            add_fields(message).append((b"x-request-id", request_id.encode()))
-        await send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            is_complete = True
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Respond, and take note of it."""
+        began = time.perf_counter()
+        fields = dict(scope["headers"])
+        given = fields.get(b"x-request-id")
+        request_id = given.decode() if given and REQUEST_ID.fullmatch(given) else make_request_id()
+        state = scope["state"]
+        state["request_id"] = request_id
+        if parent := fields.get(b"traceparent"):
+            state["trace_id"] = _read_trace_id(parent)
+        status, is_started, is_complete, is_disconnected = FAILED, False, False, False
 
-    try:
-        await respond(scope, receive_and_note, send_and_note)
-    except asyncio.CancelledError:  # of the server, which stops and has waited long enough
-        if is_started or is_disconnected:
-            raise
-        await respond_to_stop(scope, receive_and_note, send_and_note)
-    finally:
-        client, caller = scope.get("client"), scope.get("auth")
-        _note(
-            request_id,
-            name_method(scope),
-            name_route(scope),
-            status,
-            time.perf_counter() - began,
-            client[0] if client else None,
-            caller.name if isinstance(caller, Caller) and caller.key_id else None,
-            state.get("trace_id"),
-            aborted=is_disconnected or not is_complete,
-        )
+        async def receive_and_note() -> Any:
+            nonlocal is_disconnected
+            message = await receive()
+            if message["type"] == "http.disconnect" and not is_complete:
+                is_disconnected = True
+            return message
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status, is_started, is_complete
+            if message["type"] == "http.response.start":
+                status, is_started = message["status"], True
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                is_complete = True
+
+        try:
+            await next_app(scope, receive_and_note, send_and_note)
+        except asyncio.CancelledError:  # of the server, which stops and has waited long enough
+            if is_started or is_disconnected:
+                raise
+            await self._respond_to_stop(cast("HTTPScope", scope), receive_and_note, send_and_note)
+        finally:
+            client, caller = scope.get("client"), scope.get("auth")
+            _note(
+                request_id,
+                name_method(scope),
+                name_route(scope),
+                status,
+                time.perf_counter() - began,
+                client[0] if client else None,
+                caller.name if isinstance(caller, Caller) and caller.key_id else None,
+                state.get("trace_id"),
+                aborted=is_disconnected or not is_complete,
+            )
+
+
+async def add_request_id(message: Message, scope: Scope) -> None:
+    """Add the request id to every response, as a hook of `before_send`."""
+    if message["type"] == "http.response.start":
+        request_id = (b"x-request-id", scope["state"]["request_id"].encode())
+        message["headers"] = [*message.get("headers", ()), request_id]
 
 
 def note_unparsed(status: int, client: str | None) -> str:

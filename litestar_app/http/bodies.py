@@ -3,13 +3,13 @@
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from litestar import Request
-from litestar._openapi.schema_generation import SchemaCreator
 from litestar.dto import MsgspecDTO
 from litestar.exceptions import HTTPException
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 from msgspec import Struct
 
+from litestar_app.http.openapi import SchemaCreator
 from litestar_app.http.parameters import is_plain_integer
 from litestar_app.http.validation import decode
 

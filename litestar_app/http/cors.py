@@ -1,14 +1,17 @@
 """CORS: what pages of the configured origins may send, and which fields of a response they may read."""
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
 from litestar.response.base import ASGIResponse
-from litestar.types import HTTPScope
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from litestar_app.http.origin import normalize
 from litestar_app.http.problems import PROBLEM_JSON, make_problem
+from litestar_app.settings import split
 
 METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 ALLOWED = [
@@ -23,18 +26,29 @@ EXPOSED = [
 """Fields of a response that a page may read."""
 MAX_AGE = 600
 """Seconds for which a browser may keep the response to a preflight."""
-CORS = "cors"
-"""The key in the state of the application under which the HTTP protocol finds the rules, or None."""
 
 Fields: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 
-class CorsRules:
-    """The rules for the origins of CORS_ORIGINS."""
+class CorsRules(ASGIMiddleware):
+    """The rules for the origins of CORS_ORIGINS; as middleware, they respond to preflights."""
+
+    scopes = (ScopeType.HTTP,)
 
     def __init__(self, origins: Iterable[str]) -> None:
         """Take the origins as browsers send them."""
         self.origins = frozenset(map(normalize, origins))
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Respond to a preflight; have the application respond to any other request."""
+        respond: Any = self.respond_to_preflight(cast("HTTPScope", scope)) or next_app
+        await respond(scope, receive, send)
+
+    async def add_to_response(self, message: Message, scope: Scope) -> None:
+        """Add the fields to every response, as a hook of `before_send`."""
+        if message["type"] == "http.response.start":
+            headers = message["headers"] = [*message.get("headers", ())]
+            self.add_fields(scope["headers"], headers)
 
     def add_fields(self, request_fields: Fields, fields: list[tuple[bytes, bytes]], *, has_all: bool = True) -> None:
         """Add what a page of the request's origin may read to the fields of a response.
@@ -82,3 +96,9 @@ class CorsRules:
         if len(origins) == 1 and normalize(origins[0].decode("latin-1")) in self.origins:
             return origins[0]
         return None
+
+
+def create_cors(setting: str) -> CorsRules | None:
+    """Return the rules for the setting CORS_ORIGINS, if it names any origin."""
+    origins = split(setting)
+    return CorsRules(origins) if origins else None

@@ -2,16 +2,15 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, cast, get_args
-from weakref import WeakKeyDictionary
+from threading import Lock
+from typing import Any, Protocol, TypeAlias, cast, get_args
 
 import msgspec
-from litestar import HttpMethod, Litestar, Request, route
-from litestar._openapi.schema_generation import SchemaCreator
+from litestar import HttpMethod, Request, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import (
@@ -26,13 +25,14 @@ from litestar.openapi.spec import (
     OpenAPIType,
     Operation,
     Parameter,
+    PathItem,
     Reference,
     RequestBody,
     Schema,
     SecurityScheme,
     Tag,
 )
-from litestar.plugins import OpenAPISchemaPlugin, ReceiveRoutePlugin
+from litestar.plugins import OpenAPISchemaPlugin, OpenAPISchemaPluginProtocol, ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import Method
 from litestar.typing import FieldDefinition
@@ -64,11 +64,27 @@ SECURITY: dict[object, list[dict[str, list[str]]]] = {
     "metrics": [{SCHEME: []}, {}],  # a program of this machine needs no key
 }
 METHODS = ("get", "put", "post", "delete", "options", "patch", "trace", "head")
+Paths: TypeAlias = dict[str, PathItem]
+Handlers: TypeAlias = dict[tuple[str, str], HTTPRouteHandler]
+"""By path and method."""
 
 
-def create_openapi_config(version: str) -> OpenAPIConfig:
+class SchemaCreator(Protocol):
+    """The part that is used here of the object with which Litestar makes schemas; its class is not public."""
+
+    plugins: Iterable[OpenAPISchemaPluginProtocol]
+
+    def plugin_supports_field(self, plugin: OpenAPISchemaPluginProtocol, field_definition: FieldDefinition) -> bool:
+        """Tell whether a plugin makes the schema of a type."""
+
+    def for_field_definition(self, field_definition: FieldDefinition) -> Schema | Reference:
+        """Return the schema of a type, or a reference to it."""
+
+
+def create_openapi_config(version: str, handlers: Handlers) -> OpenAPIConfig:
     """Describe the service and put its page where Litestar has one."""
-    return OpenAPIConfig(
+    return CompletedConfig(
+        handlers=handlers,
         title="Student Records",
         version=version,
         description="The students of a small department. Every error is a problem document (RFC 9457).",
@@ -111,9 +127,15 @@ def _make_unique(name: str, _handler: HTTPRouteHandler, method: Method, path: li
 class StructSchemas(OpenAPISchemaPlugin, ReceiveRoutePlugin):
     """Documents a struct as Litestar does, and adds what Litestar does not know: what msgspec accepts."""
 
+    def __init__(self) -> None:
+        self.handlers: Handlers = {}
+
     def receive_route(self, route: BaseRoute) -> None:
-        """Make the names unique that routes have been given: one may stand for several paths or methods."""
-        for handler, _ in route.route_handler_map.values() if isinstance(route, HTTPRoute) else ():
+        """Note the handlers, and make their operation ids unique: one may stand for several paths or methods."""
+        if not isinstance(route, HTTPRoute):
+            return
+        for method, (handler, _) in route.route_handler_map.items():
+            self.handlers[route.path_format or "/", method.lower()] = handler
             if isinstance(handler.operation_id, str):
                 handler.operation_id = partial(_make_unique, handler.operation_id)
 
@@ -128,7 +150,7 @@ class StructSchemas(OpenAPISchemaPlugin, ReceiveRoutePlugin):
             for plugin in schema_creator.plugins
             if plugin is not self and schema_creator.plugin_supports_field(plugin, field_definition)
         )
-        schema = litestars.to_openapi_schema(field_definition=field_definition, schema_creator=schema_creator)
+        schema = litestars.to_openapi_schema(field_definition, cast("Any", schema_creator))
         struct = field_definition.type_
         struct = getattr(struct, "__origin__", struct)
         properties = schema.properties or {}
@@ -170,30 +192,64 @@ def _add_rules(schema: Schema, annotation: Any) -> None:
 )
 def get_openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
-    document = request.app.openapi_schema
-    schema = _SCHEMAS.get(request.app)
-    if schema is None or schema[0] is not document:
-        schema = _SCHEMAS[request.app] = document, document.to_schema()
-    return {**schema[1], "servers": [{"url": get_root(request) or "/"}]}
+    return {**request.app.openapi_schema.to_schema(), "servers": [{"url": get_root(request) or "/"}]}
 
 
-_DOCUMENTS: WeakKeyDictionary[Litestar, tuple[OpenAPI, OpenAPI]] = WeakKeyDictionary()
-"""Litestar's document of each application, and what has been made of it."""
-_SCHEMAS: WeakKeyDictionary[Litestar, tuple[OpenAPI, dict[str, Any]]] = WeakKeyDictionary()
+@dataclass(kw_only=True)
+class CompletedConfig(OpenAPIConfig):
+    """Has Litestar fill a `CompletedDocument`."""
+
+    handlers: Handlers
+
+    def to_openapi_schema(self) -> OpenAPI:
+        """Return the document before Litestar adds paths and schemas."""
+        plain = super().to_openapi_schema()
+        document = CompletedDocument(**{one.name: getattr(plain, one.name) for one in fields(plain)})
+        document.handlers = self.handlers
+        return document
 
 
-def complete(app: Litestar, litestars: OpenAPI) -> OpenAPI:
-    """Return Litestar's document with what Litestar cannot be told; it knows every route, also those of others."""
-    known = _DOCUMENTS.get(app)
-    if known is None or known[0] is not litestars:  # a route has been added
-        known = _DOCUMENTS[app] = litestars, _complete(app, deepcopy(litestars))
-    return known[1]
+class CompletedDocument(OpenAPI):
+    """Litestar's document, which is completed when its paths are first read; until then Litestar is filling it.
+
+    Litestar makes a new one after a route has been added.
+    """
+
+    handlers: Handlers
+
+    def __init__(self, **members: Any) -> None:
+        self._lock = Lock()
+        self._is_complete = False
+        self._paths: Paths | None = None
+        self._schema: dict[str, Any] | None = None
+        super().__init__(**members)
+
+    @property
+    def paths(self) -> Paths | None:
+        """The completed paths, whose schemas are in `components` from then on."""
+        with self._lock:
+            if not self._is_complete:
+                # one copy, so that what both share stays shared; handlers own some of the objects
+                paths, self.components = deepcopy((self._paths or {}, self.components))
+                _complete(paths, self.components, self.handlers)
+                self._paths, self._is_complete = paths, True
+        return self._paths
+
+    @paths.setter
+    def paths(self, paths: Paths | None) -> None:
+        self._paths = paths
+
+    def to_schema(self) -> dict[str, Any]:
+        """Return the document as JSON has it."""
+        if self._schema is None:
+            self._schema = super().to_schema()
+        return self._schema
 
 
-def _complete(app: Litestar, document: OpenAPI) -> OpenAPI:
-    schemas = document.components.schemas or {}
-    handlers = _find_handlers(app)
-    operations = dict(_find_operations(document))
+def _complete(paths: Paths, components: Components, handlers: Handlers) -> None:
+    """Add to paths and schemas what Litestar cannot be told; it knows every route, also those of others."""
+    schemas = components.schemas or {}
+    operations = dict(_find_operations(paths))
     _rename_operations(operations)
     named = {operation.operation_id: operation for operation in operations.values()}
     for key, operation in operations.items():
@@ -208,9 +264,8 @@ def _complete(app: Litestar, document: OpenAPI) -> OpenAPI:
         ours = named[LIKE_OURS.get(access, LIKE_OURS[None])].responses or {}
         _complete_responses(operation, {status: ours[status] for status in COMMON if status in ours})
         _add_examples(operation, schemas)
-    for schema in _find_schemas(document):
+    for schema in _find_schemas([paths, components]):
         _simplify(schema)
-    return document
 
 
 def _locate(path: str, parameter: Parameter | Reference) -> int:
@@ -219,18 +274,9 @@ def _locate(path: str, parameter: Parameter | Reference) -> int:
     return found if found >= 0 else len(path)
 
 
-def _find_handlers(app: Litestar) -> dict[tuple[str, str], HTTPRouteHandler]:
-    return {
-        (route.path_format or "/", method.lower()): handler
-        for route in app.routes
-        if isinstance(route, HTTPRoute)
-        for method, (handler, _) in route.route_handler_map.items()
-    }
-
-
-def _find_operations(document: OpenAPI) -> Iterator[tuple[tuple[str, str], Operation]]:
+def _find_operations(paths: Paths) -> Iterator[tuple[tuple[str, str], Operation]]:
     """Find every operation by its path and method, without the HEAD that every GET has: it would double the page."""
-    for path, item in (document.paths or {}).items():
+    for path, item in paths.items():
         if item.get:
             item.head = None
         for method in METHODS:

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from litestar_app.http.access_log import note_unparsed
 from litestar_app.http.clients import get_network
-from litestar_app.http.cors import CORS, CorsRules
+from litestar_app.http.cors import CorsRules
 from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, make_problem
 from litestar_app.http.security import secure
 
@@ -85,8 +85,9 @@ class RejectedError(Exception):
 class Connections:
     """Makes the protocol of each connection, as uvicorn asks for it, and ends those that take too long."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, cors: CorsRules | None = None) -> None:
         self.limits = limits or Limits()
+        self.cors = cors
         self._admitted = self._refused = 0
         self._by_client: Counter[str] = Counter()
         self._proxies: ProxyHeadersMiddleware | None = None
@@ -461,8 +462,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if rejection.status == 503:  # noqa: PLR2004  a status reads best as its number
             fields.append((b"retry-after", b"%d" % RETRY_AFTER))
         start: HTTPResponseStartEvent = {"type": "http.response.start", "status": rejection.status, "headers": fields}
-        headers, cors = secure(start), cast("CorsRules | None", self.app_state.get(CORS))
-        if cors is not None:
+        headers = secure(start)
+        if (cors := self._owner.cors) is not None:
             cors.add_fields(self.scope["headers"] if self.scope else [], headers, has_all=not self._in_head)
         lines = [b"%b: %b\r\n" % field for field in headers]
         if self.url and self.parser.get_method() == b"HEAD":

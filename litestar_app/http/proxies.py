@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TypeAlias
 
-from litestar.types import HTTPScope
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send, WebSocketScope
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -53,19 +55,26 @@ def shows_proxy(name: bytes) -> bool:
     )
 
 
-class TrustedProxies:
+class TrustedProxies(ASGIMiddleware):
     """The proxies whose X-Forwarded-For and X-Forwarded-Proto count.
 
     Each proxy appends the address that it was asked from, and perhaps the scheme. So the lists are read from their end,
     as far as a trusted proxy has written them: the first address that is no trusted proxy's is the client.
     """
 
+    scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
+
     def __init__(self, networks: Iterable[str]) -> None:
         """Take addresses and networks."""
         self._networks = [ipaddress.ip_network(network) for network in networks]
         self._trusts = lru_cache(1024)(self._is_trusted)
 
-    def apply(self, scope: HTTPScope) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Set the client and the scheme, then respond."""
+        self.apply(scope)
+        await next_app(scope, receive, send)
+
+    def apply(self, scope: HTTPScope | WebSocketScope) -> None:
         """Set the client and the scheme of a request that a trusted proxy has forwarded.
 
         A client without an address is nobody, and a scheme that is none changes nothing.
@@ -90,7 +99,7 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self._networks)
 
 
-def _read_list(scope: HTTPScope, field: bytes) -> Iterator[str]:
+def _read_list(scope: HTTPScope | WebSocketScope, field: bytes) -> Iterator[str]:
     """Yield the elements of a field, of all its lines; empty ones do not count (RFC 9110, 5.6.1)."""
     for name, value in scope["headers"]:
         if name == field:

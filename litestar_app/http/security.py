@@ -1,5 +1,6 @@
 """Header fields of every response: what a browser may do with it, and who may keep it."""
 
+from litestar.types import Message, Scope
 from litestar.types.asgi_types import HTTPResponseStartEvent
 
 POLICY = b"default-src 'none'; frame-ancestors 'none'"
@@ -23,3 +24,9 @@ def secure(message: HTTPResponseStartEvent) -> list[tuple[bytes, bytes]]:
     if b"cache-control" not in names:
         headers.append((b"cache-control", b"no-store" if names.isdisjoint(OF_STUDENTS) else b"private, no-cache"))
     return headers
+
+
+async def add_security_fields(message: Message, _scope: Scope) -> None:
+    """Add the fields to every response, as a hook of `before_send`."""
+    if message["type"] == "http.response.start":
+        secure(message)

@@ -5,7 +5,7 @@ dev := env("UV", "uv") + " run --group dev"
 default:
     @just --list
 
-# serve on HOST and PORT (127.0.0.1:8000) with graceful shutdown; docs/operating.md has the settings
+# serve on HOST and PORT (127.0.0.1:8000) with graceful shutdown; docs/reference/settings.md lists the settings
 serve:
     python -m litestar_app
 

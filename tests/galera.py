@@ -32,7 +32,7 @@ OPTIONS = {
     "evs.inactive_check_period": "PT0.5S",
     "gcache.size": "32M",
 }
-"""A node that is gone is expelled after two seconds instead of five; docs/operating.md recommends the same."""
+"""A node that is gone is expelled after two seconds instead of five; docs/how-to/cluster.md recommends the same."""
 USER = "mysql"
 """Who runs the nodes where the tests are root: the state transfer by rsync refuses to."""
 

@@ -293,7 +293,7 @@ QUOTING = [
 
 @pytest.mark.parametrize(("written", "password"), QUOTING)
 def test_quoting_in_dotenv(dotenv: Path, written: str, password: str) -> None:
-    """What docs/operating.md says about quotes."""
+    """The rules of docs/reference/settings.md about quotes."""
     dotenv.write_text(f"MYSQL_PASSWORD={written}\nMYSQL_USER=u\nMYSQL_DATABASE=d\n")
     assert Settings.from_environment().mysql_password == password
 

@@ -141,7 +141,7 @@ class MySQL:
         }
 
     def back_up(self, service: Service) -> Path:
-        """Dump the database as docs/operating.md says."""
+        """Dump the database as docs/how-to/backup.md says."""
         target = service.directory / "college.sql"
         options = ["--single-transaction", "--no-tablespaces", "--default-character-set=utf8mb4"]
         run(service, "mariadb-dump", *self._client(), *options, f"--result-file={target}", self._database)

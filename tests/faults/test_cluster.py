@@ -169,7 +169,7 @@ def test_nodes_that_die_or_are_not_ready_lose_no_write(cluster: Cluster, service
 
 
 def test_cluster_to_try_out() -> None:
-    """`just cluster`, as the README shows it: the proxy goes on without a node, which can be started again."""
+    """`just cluster`, as docs/how-to/cluster.md shows it: the proxy goes on without a node."""
     if not is_galera_installed() or find_binary("haproxy") is None:
         assert "CI" not in os.environ, MISSING
         pytest.skip(MISSING)

@@ -172,7 +172,7 @@ async def name_wrong_setting(_app: object) -> AsyncIterator[None]:
 def shorten_failure(record: logging.LogRecord) -> bool:
     """Replace the traceback of a SettingsError by its reason; pass every record."""
     head, found, reason = record.getMessage().rpartition(f"{SettingsError.__name__}: ")
-    if found and head.startswith("Traceback "):
+    if found and "Traceback (most recent call last):" in head:  # perhaps that of an exception group
         record.msg, record.args = f"student-records: {reason.splitlines()[0]}", ()
     return True
 

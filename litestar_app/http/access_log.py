@@ -15,7 +15,7 @@ from litestar.types import HTTPScope, Message, Receive, Scope, Send
 from litestar.types.asgi_types import HTTPResponseStartEvent
 from msgspec import Struct
 
-from litestar_app.access.callers import Caller
+from litestar_app.http.callers import Caller
 from litestar_app.metrics import DURATIONS, REQUESTS
 
 logger = logging.getLogger("litestar_app.access")

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestar_app.access.callers import LOCAL, Caller
 from litestar_app.access.rate_limit import (
     Policy,
     RateLimit,
@@ -25,6 +24,7 @@ from litestar_app.access.rate_limit import (
     create_rate_limit,
     take_quota,
 )
+from litestar_app.http.callers import LOCAL, Caller
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, Service, serve_database
 
 SPAWN = multiprocessing.get_context("spawn")

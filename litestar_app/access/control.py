@@ -6,8 +6,8 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import HTTPRouteHandler
 
-from litestar_app.access.callers import LOCAL, Caller
 from litestar_app.access.keys import KeyRing
+from litestar_app.http.callers import LOCAL, Caller
 from litestar_app.http.origin import reject_cross_site
 from litestar_app.http.proxies import MAX_NAME, shows_proxy
 

@@ -17,9 +17,9 @@ from msgspec import Struct
 from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
-from litestar_app.access.callers import Caller, Role
 from litestar_app.database import Database
 from litestar_app.exceptions import ApiKeyError, StudentRecordsError
+from litestar_app.http.callers import Caller, Role
 from litestar_app.models import ApiKey
 from litestar_app.settings import split
 

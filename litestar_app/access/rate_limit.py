@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from litestar.types import HTTPScope, Message, Scope
 from msgspec import Struct
 
-from litestar_app.access.callers import name_caller
 from litestar_app.exceptions import QuotaExceededError
+from litestar_app.http.callers import name_caller
 from litestar_app.memory import SharedMemory
 
 PERIODS = {"second": 1, "minute": 60, "hour": 3600}

@@ -30,8 +30,8 @@ def erase_command(student_id: int) -> None:
     finishes what was interrupted.
     """
     with failures():
-        from litestar_app.access.callers import LOCAL  # noqa: PLC0415  heavy
         from litestar_app.history.erasure import erase  # noqa: PLC0415
+        from litestar_app.http.callers import LOCAL  # noqa: PLC0415  heavy
 
         async def run(database: "Database") -> bool:
             return await erase(database, student_id, LOCAL.name)

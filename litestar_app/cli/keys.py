@@ -12,8 +12,8 @@ import rich_click as click
 from litestar_app.cli.run import failures, use_database
 
 if TYPE_CHECKING:
-    from litestar_app.access.callers import Role
     from litestar_app.access.keys import Key
+    from litestar_app.http.callers import Role
 
 DAY = "%Y-%m-%d"
 SECONDS_A_DAY = 24 * 60 * 60

@@ -8,10 +8,10 @@ from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example, OpenAPIType
 from litestar.params import PathParameter, QueryParameter
 
-from litestar_app.access.callers import get_caller
 from litestar_app.exceptions import ImportNotFoundError
 from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
 from litestar_app.history.service import HistoryService, Page
+from litestar_app.http.callers import get_caller
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import EDITOR, READ, format_links, is_plain_integer

@@ -16,7 +16,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from msgspec import Struct
 
-from litestar_app.access.callers import Caller
+from litestar_app.http.callers import Caller
 from litestar_app.metrics import DURATIONS, REQUESTS
 
 logger = logging.getLogger("litestar_app.access")

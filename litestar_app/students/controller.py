@@ -12,9 +12,9 @@ from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import OpenAPIType, Operation, RequestBody, Schema
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
-from litestar_app.access.callers import get_caller
 from litestar_app.exceptions import InvalidQueryError, KeyInUseError, StudentNotFoundError
 from litestar_app.http.bodies import BodyDTO
+from litestar_app.http.callers import get_caller
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, UnlessMatch, matches, parse_condition
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root

@@ -28,9 +28,9 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
-from litestar_app.access.callers import get_caller, name_caller
 from litestar_app.database import Database
 from litestar_app.exceptions import DatabaseUnavailableError, ImportRejectedError
+from litestar_app.http.callers import get_caller, name_caller
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, Pace, begin
 from litestar_app.http.parameters import READ, IdempotencyKey, parse_key

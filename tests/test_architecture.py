@@ -1,0 +1,93 @@
+"""The direction of imports, read from the source: from capabilities to the core, never back."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from litestar import Request
+from litestar.testing import RequestFactory
+
+import litestar_app
+from litestar_app.http.callers import LOCAL, Caller, get_caller
+
+PACKAGE = Path(litestar_app.__file__).parent
+CAPABILITIES = {"access", "cleanup", "cli", "database", "entries", "history", "idempotency", "students", "transfer"}
+"""Packages and modules that use `http/`."""
+KNOWN_UPWARD = {
+    # the readiness check asks the database; it moves to operations/
+    ("http/health.py", "database"),
+    # translates errors of the database; the database is to hand that over
+    ("http/problems.py", "database"),
+}
+KNOWN_CIRCLES = {
+    # app.load_app imports main, which creates the application on import
+    frozenset({"app", "main"}),
+}
+
+
+def find_imports() -> Iterator[tuple[str, str]]:
+    """Yield each file with each package or module of ours that it imports, late imports included."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                package, *inner = name.split(".")
+                if package == PACKAGE.name and inner:
+                    yield path.relative_to(PACKAGE).as_posix(), inner[0]
+
+
+def find_circles() -> set[frozenset[str]]:
+    """Return the packages and modules that import each other, directly or through others."""
+    edges: dict[str, set[str]] = {}
+    for file, imported in find_imports():
+        package = file.partition("/")[0].removesuffix(".py")
+        if package != imported:
+            edges.setdefault(package, set()).add(imported)
+    reached = {package: find_reached(edges, package) for package in edges}
+    return {
+        frozenset({package, *(other for other in found if package in reached.get(other, ()))})
+        for package, found in reached.items()
+        if package in found
+    }
+
+
+def find_reached(edges: dict[str, set[str]], start: str) -> set[str]:
+    """Return all that one package imports, directly or through others."""
+    reached: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = edges.get(waiting.pop(), set()) - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def test_http_imports_no_capability() -> None:
+    """A new import fails here; so does an entry of the list that is no longer needed."""
+    upward = {(file, name) for file, name in find_imports() if file.startswith("http/") and name in CAPABILITIES}
+    assert upward == KNOWN_UPWARD
+
+
+def test_packages_import_in_one_direction() -> None:
+    """The list of known circles only gets shorter."""
+    assert find_circles() == KNOWN_CIRCLES
+
+
+def test_records_import_no_access_control() -> None:
+    """Students, files and the history get the caller as a value."""
+    folders = ("students/", "transfer/", "history/")
+    assert [file for file, name in find_imports() if file.startswith(folders) and name == "access"] == []
+
+
+def test_caller_is_local_without_access_control() -> None:
+    """An application without access control knows one caller."""
+    request: Request[Any, Any, Any] = RequestFactory().get()
+    assert get_caller(request) is LOCAL
+    caller = request.scope["auth"] = Caller("a", "reader", "k1")
+    assert get_caller(request) is caller

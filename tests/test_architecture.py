@@ -1,6 +1,7 @@
 """The direction of imports, read from the source: from capabilities to the core, never back."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,20 @@ def test_caller_is_local_without_access_control() -> None:
     assert get_caller(request) is LOCAL
     caller = request.scope["auth"] = Caller("a", "reader", "k1")
     assert get_caller(request) is caller
+
+
+def test_one_backend_answers_for_each_database() -> None:
+    """No other module of database/ asks which database it is, or reaches for one of them."""
+    own = {"backup.py", "config.py", "hosts.py", "mysql.py", "sqlite.py"}
+    for path in (PACKAGE / "database").glob("*.py"):
+        source = path.read_text()
+        if path.name not in own:
+            assert "dialect.name" not in source, path
+            assert not {"database.mysql", "database.sqlite", "database.hosts"} & set(
+                re.findall(r"database\.\w+", source)
+            ), path
+
+
+def test_no_channel_is_hidden_in_a_session() -> None:
+    """`session.info` is advanced-alchemy's; state of a transaction is typed, in the unit of work."""
+    assert [path for path in PACKAGE.rglob("*.py") if ".info[" in path.read_text()] == []

@@ -4,13 +4,13 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import pytest
 from litestar import Request
 from litestar.testing import RequestFactory
 
 import litestar_app
-from litestar_app.http.callers import LOCAL, Caller, get_caller
+from litestar_app.http.callers import Caller, get_caller
 
 PACKAGE = Path(litestar_app.__file__).parent
 CAPABILITIES = {"access", "cleanup", "cli", "database", "entries", "history", "idempotency", "students", "transfer"}
@@ -86,10 +86,11 @@ def test_records_import_no_access_control() -> None:
     assert [file for file, name in find_imports() if file.startswith(folders) and name == "access"] == []
 
 
-def test_caller_is_local_without_access_control() -> None:
-    """An application without access control knows one caller."""
-    request: Request[Any, Any, Any] = RequestFactory().get()
-    assert get_caller(request) is LOCAL
+def test_caller_whom_nobody_has_admitted_is_nobody() -> None:
+    """An application without access control fails closed."""
+    request: Request[Caller, object, object] = RequestFactory().get()
+    with pytest.raises(KeyError):
+        get_caller(request)
     caller = request.scope["auth"] = Caller("a", "reader", "k1")
     assert get_caller(request) is caller
 

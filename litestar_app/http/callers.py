@@ -27,7 +27,7 @@ class Caller(Struct, frozen=True):
 
 
 LOCAL = Caller("local", "editor")
-"""A program on this machine; also every caller of an application without access control."""
+"""A program on this machine, while there are no keys."""
 
 
 def name_caller(scope: HTTPScope) -> str:
@@ -39,6 +39,6 @@ def name_caller(scope: HTTPScope) -> str:
 
 
 def get_caller(request: Request[Any, Any, Any]) -> Caller:
-    """Return the caller found by access control; LOCAL without access control."""
-    caller: Caller = request.scope.get("auth") or LOCAL
+    """Return the caller that access control has admitted, or raise KeyError: nobody else may write."""
+    caller: Caller = request.scope["auth"]
     return caller

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from litestar import Request
@@ -90,7 +90,7 @@ def test_records_import_no_access_control() -> None:
 def test_caller_whom_nobody_has_admitted_is_nobody() -> None:
     """An application without access control fails closed."""
     request: Request[Any, Any, Any] = RequestFactory().get()
-    del request.scope["auth"]  # which no server sends
+    cast("dict[str, object]", request.scope).pop("auth")  # which no server sends
     with pytest.raises(KeyError):
         get_caller(request)
     caller = request.scope["auth"] = Caller("a", "reader", "k1")

@@ -5,20 +5,21 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 import pytest
-from sqlalchemy import QueuePool, text
+from sqlalchemy import Engine, QueuePool, text
 from sqlalchemy.orm import Session
 
 from litestar_app.app import create_app
+from litestar_app.database import sqlite
 from litestar_app.database.config import create_alchemy_config
 from litestar_app.database.reads import MAX_CHECK_AGE
-from litestar_app.database.sqlite import MAX_LOG
-from litestar_app.exceptions import CommitUnknownError, DatabaseFileError
+from litestar_app.database.sqlite import MAX_LOG, SQLite
+from litestar_app.exceptions import CommitUnknownError, DatabaseFileError, SettingsError
 from litestar_app.settings import Settings
 from tests.conftest import query_sqlite
 from tests.database import create, open_transactions, prepare
@@ -317,3 +318,49 @@ def test_file_replaced_during_a_transaction(sqlite_url: str, sqlite_path: Path) 
             alchemy.get_engine().connect()
         alchemy.backend.close()
     assert query_sqlite(sqlite_path, NAMES) == []
+
+
+@pytest.fixture
+def open_file(sqlite_url: str) -> Iterator[tuple[SQLite, Engine]]:
+    """A file that is open, as a service has it."""
+    with prepare(sqlite_url) as alchemy:
+        assert isinstance(alchemy.backend, SQLite)
+        alchemy.backend.open(alchemy.get_engine())
+        yield alchemy.backend, alchemy.get_engine()
+        alchemy.backend.close()
+
+
+def refuse(_path: str) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_file_that_cannot_be_identified_does_not_start(
+    open_file: tuple[SQLite, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, engine = open_file
+    backend.close()
+    monkeypatch.setattr(sqlite, "identify", refuse)
+    with pytest.raises(SettingsError, match="Permission denied"):
+        backend.open(engine)
+
+
+def test_nothing_is_done_about_files_that_cannot_be_seen(
+    open_file: tuple[SQLite, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "identify", refuse)
+    assert open_file[0].file._rescue().startswith("nothing was done about it ([Errno 13]")  # noqa: SLF001
+
+
+def test_log_that_cannot_be_saved_is_told(open_file: tuple[SQLite, Engine], caplog: pytest.LogCaptureFixture) -> None:
+    file = open_file[0].file
+    assert file._save_log("PASSIVE")  # noqa: SLF001
+    assert file._anchor is not None  # noqa: SLF001
+    file._anchor.close()  # noqa: SLF001
+    assert not file._save_log("PASSIVE")  # noqa: SLF001
+    assert "its -wal could not be written into the file" in caplog.text
+    assert not sqlite.DatabaseFile(file.path)._save_log("PASSIVE")  # noqa: SLF001  never opened
+
+
+def test_index_of_sqlite_is_never_impossible(open_file: tuple[SQLite, Engine]) -> None:
+    assert not open_file[0].is_impossible_index(ValueError())
+    assert not open_file[0].is_missing_table(ValueError())

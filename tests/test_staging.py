@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from litestar_app.database import Database
+from litestar_app.database import Database, transfers
 from litestar_app.database.config import AlchemyConfig
 from litestar_app.database.limits import TRANSFERS, Timeouts
 from litestar_app.database.reads import Reader
@@ -397,3 +398,21 @@ def test_abandoned_reading_of_a_file_ends(alchemy: AlchemyConfig) -> None:
         assert 0 < rows[-1] < 300_000
 
     run(alchemy, main)
+
+
+class FullFile(io.BytesIO):
+    """A temporary file on a full disk."""
+
+    def write(self, _data: object, /) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_export_without_room_for_a_file_goes_on(is_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it comes, in its order, no faster than the client takes it."""
+    monkeypatch.setattr(transfers, "TemporaryFile", lambda **_: FullFile() if is_full else io.BytesIO())
+    closed: list[bool] = []
+    reader: Any = SimpleNamespace(close=lambda: closed.append(True))
+    channel: Any = SimpleNamespace(check=lambda: None)
+    assert b"".join(transfers._keep(iter([b"a", b"b", b"c"]), reader, channel)) == b"abc"  # noqa: SLF001
+    assert closed == ([] if is_full else [True])  # the connection, which holds the snapshot

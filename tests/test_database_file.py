@@ -364,3 +364,15 @@ def test_log_that_cannot_be_saved_is_told(open_file: tuple[SQLite, Engine], capl
 def test_index_of_sqlite_is_never_impossible(open_file: tuple[SQLite, Engine]) -> None:
     assert not open_file[0].is_impossible_index(ValueError())
     assert not open_file[0].is_missing_table(ValueError())
+
+
+def test_copy_that_fails_leaves_no_part_of_it(open_file: tuple[SQLite, Engine], tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    (target / "full").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"copy\.db"):
+        open_file[0].file._copy(str(target))  # noqa: SLF001
+    assert not target.with_name("copy.db.part").exists()
+
+
+def test_names_of_a_file_that_is_not_open_are_not_known() -> None:
+    assert sqlite.count_names((0, 0)) is None

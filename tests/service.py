@@ -134,12 +134,15 @@ class Service:
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
         """End it, workers included, and return its exit code; SIGKILL is a crash."""
         assert self.process is not None
-        if with_signal is signal.SIGKILL:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, with_signal)
-        else:
+        if with_signal is not signal.SIGKILL:
             self.process.send_signal(with_signal)
-        return self.process.wait()
+            return self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, with_signal)
+        code = self.process.wait()
+        while find_processes(self):  # a worker may close its files after its parent has ended
+            time.sleep(0.01)
+        return code
 
     def log(self) -> str:
         return (self.directory / "service.log").read_text()
@@ -151,6 +154,19 @@ class Service:
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
             self.stop(signal.SIGKILL)
+
+
+def find_processes(service: Service) -> list[psutil.Process]:
+    """Find the processes of a service, also those whose parent has ended."""
+    assert service.process is not None
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == service.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
 
 
 def find_workers(service: Service) -> list[psutil.Process]:

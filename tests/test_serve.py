@@ -20,22 +20,9 @@ from sqlalchemy import make_url
 
 from tests.conftest import query_sqlite
 from tests.mariadb import MariaDB, free_port
-from tests.service import ANANYA, API_KEYS, Service, find_workers, kill_one_worker, serve_database
+from tests.service import ANANYA, API_KEYS, Service, find_processes, find_workers, kill_one_worker, serve_database
 
 PREPARED = "CREATE TABLE students (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, department TEXT, cgpa REAL)"
-
-
-def find_processes(service: Service) -> list[psutil.Process]:
-    """Find the processes of a service, also those whose parent has ended."""
-    assert service.process is not None
-    members = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == service.process.pid and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return members
 
 
 def assert_all_end(service: Service) -> None:

@@ -1,5 +1,6 @@
 """Imports beside other clients, clients that go away in one, kills and full disks: every row of a file or none."""
 
+import contextlib
 import random
 import socket
 import struct
@@ -32,6 +33,18 @@ HEADER = "name,department,cgpa\r\n"
 
 def make_csv(rows: int) -> bytes:
     return (HEADER + "".join(f"student {number},Physics,{number % 11}\r\n" for number in range(rows))).encode()
+
+
+def count_open_files(process: psutil.Process) -> int:
+    """Count files and sockets, without the descriptors of SQLite's database file.
+
+    SQLite closes none of those while another connection of the process is open; it uses them again instead.
+    """
+    count = 0
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            count += not str(descriptor.readlink()).endswith(".db")
+    return count
 
 
 def send(service: Service, content: bytes, **headers: str) -> httpx.Response:
@@ -91,15 +104,15 @@ def test_disconnected_imports_leave_nothing_behind(
     process = psutil.Process(service.process.pid)
     assert send(service, make_csv(10)).status_code == 200
     query("DELETE FROM students")
-    files = process.num_fds()
-    for number in range(6):
+    files = count_open_files(process)
+    for number in range(12):
         with socket.create_connection(("127.0.0.1", service.port)) as client:
             client.sendall(head.encode() + content[: int(len(content) * part)])
             time.sleep(seconds)
             if number % 2:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # a thread that had nothing to do before has opened its own by now
-    wait_until(lambda: process.num_fds() <= files + 8, f"about as few open files as before, {files}")
+    # up to eight threads that had nothing to do before have opened their own by now
+    wait_until(lambda: count_open_files(process) <= files + 8, f"about as few open files as before, {files}")
     ((stored, different),) = query(COUNT)
     assert (stored % ROWS, different) in {(0, 0), (0, ROWS)}
     response = send(service, content)

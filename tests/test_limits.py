@@ -15,8 +15,9 @@ from typing import Any, Self
 import psutil
 import pytest
 
+from litestar_app.http import protocol
 from litestar_app.http.clients import get_network
-from litestar_app.http.protocol import MAX_PIPELINED, MAX_REFUSED, Limits
+from litestar_app.http.protocol import MAX_PIPELINED, MAX_REFUSED, Connections, LimitedProtocol, Limits
 from tests.service import ANANYA, Service, serve_app
 
 Send = Callable[[dict[str, Any]], Any]
@@ -641,6 +642,55 @@ def test_one_request_too_many_is_a_503() -> None:
 )
 def test_network_stands_for_a_client(address: str, network: str) -> None:
     assert get_network(address) == network
+
+
+class Kept(Connections):
+    """Keeps the protocols that it makes, for the test to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(LONG)
+        self.made: list[LimitedProtocol] = []
+
+    def __call__(self, **arguments: Any) -> LimitedProtocol:  # type: ignore[override]
+        self.made.append(super().__call__(**arguments))
+        return self.made[-1]
+
+    def stop(self) -> None:
+        """Tell each connection, on the event loop, that the service stops."""
+        for connection in self.made:
+            asyncio.run_coroutine_threadsafe(self._stop(connection), connection.loop).result()
+
+    async def _stop(self, connection: LimitedProtocol) -> None:
+        connection.shutdown()
+
+
+@pytest.mark.parametrize("first", [b"", GET[:9], GET + b"\r\n", GET + b"\r\n" + GET[:9]], ids=range(4))
+def test_request_that_meets_a_stop_is_served(monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
+    """On a new connection and on one that was idle; a part of its head may have come before."""
+    monkeypatch.setattr(protocol, "GRACE", 60)
+    connections = Kept()
+    with serve(LONG, http=connections) as (app, connect):
+        client = connect().send(first)
+        wait_until(lambda: bool(connections.made))
+        if first.startswith(GET + b"\r\n"):
+            assert client.receive()[0] == 200
+        connections.stop()
+        status, fields, _ = client.send(GET[9 if first.endswith(GET[:9]) else 0 :] + b"\r\n").receive()
+        assert (status, fields["connection"]) == (200, "close")
+        assert client.is_closed()
+        assert app.log[-1] == "/ done"
+
+
+@pytest.mark.parametrize("first", [b"", GET[:9], GET + b"\r\n"], ids=range(3))
+def test_connection_without_a_request_ends_soon_after_a_stop(first: bytes) -> None:
+    connections = Kept()
+    with serve(LONG, http=connections) as (_, connect):
+        client = connect().send(first)
+        wait_until(lambda: bool(connections.made))
+        if first.startswith(GET + b"\r\n"):
+            assert client.receive()[0] == 200
+        connections.stop()
+        assert client.is_closed()
 
 
 def test_slow_clients_end_and_nobody_notices_them() -> None:

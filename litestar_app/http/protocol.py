@@ -37,6 +37,8 @@ MAX_TARGET = 16 * 1024
 """Bytes of the target in a request line; its query may have half of it."""
 MIN_BODY_RATE = 500
 """Bytes a second that a body must bring on average while the application waits for it."""
+GRACE = 0.5
+"""Seconds in which a connection without a request may still bring the one that is on its way when the service stops."""
 LINGER = 2
 """Seconds in which a rejected client may read why; closed at once, what it still sends would reset the connection."""
 MAX_UNSENT = 128 * 1024
@@ -202,6 +204,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._rejection: RejectedError | None = None
         self._is_lingering = False
+        self._is_stopping = False
         self.url = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -219,6 +222,21 @@ class LimitedProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close after the request in progress, or the one that arrives in the next moment.
+
+        Closed at once, the connection would be reset if the client has sent something that is not read yet.
+        """
+        self._is_stopping = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(GRACE, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client has sent: the parser calls the methods that follow."""
@@ -274,7 +292,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.cycle.transport = cast("asyncio.Transport", ResponseTransport(self.transport))
         if not self.pipeline:
             self._running = self.cycle
-        if not self._is_admitted:
+        if not self._is_admitted or self._is_stopping:
             self.cycle.keep_alive = False
         self.headers = []  # trailers come here: they are no part of the head, which the application has by now
         self._overhead = -self._received

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args, get_origin
 
 import msgspec
@@ -42,8 +43,6 @@ MIN_CONNECTIONS = 4
 """To the database: to read, to write, to export and to import at the same time."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 """Ports that browsers leave out of an origin."""
-MAX_DIGITS = 9
-"""Of a number; none that is longer is possible, whichever it is."""
 MAX_PORT = 65535
 MYSQL_PORT = 3306
 Host: TypeAlias = tuple[str, int]
@@ -122,18 +121,16 @@ class Settings(Struct, frozen=True, kw_only=True):
                 continue
             if name.startswith("mysql_") and any("\ud800" <= character <= "\udfff" for character in value):
                 raise SettingsError(f"{name.upper()} is not UTF-8")
-            if isinstance(field.default, int) or name == "history_days":
-                _require(re.fullmatch("[0-9]+", value), name, value, "an integer, in digits only")
-                bounds = _get_bounds(field.type)
-                values[name] = number = int(value) if len(value) <= MAX_DIGITS else bounds.stop
-                _require(number in bounds, name, value, f"an integer from {bounds[0]} to {bounds[-1]}")
-            elif get_origin(field.type) is Literal:
-                choices = get_args(field.type)
-                values[name] = value.lower()
-                _require(value.lower() in choices, name, value, f"one of {', '.join(choices)}")
-            elif name in TEXTS:
+            if name in TEXTS:
                 is_possible, expected = TEXTS[name]
                 _require(is_possible(value), name, value, expected)
+            # without None, which convert would read from the text "null"
+            kind = get_args(field.type)[0] if NoneType in get_args(field.type) else field.type
+            if kind is not str:
+                try:
+                    values[name] = msgspec.convert(value.lower(), kind, strict=False)
+                except msgspec.ValidationError:
+                    _require(False, name, value, _describe(kind))  # noqa: FBT003  it is not possible
         return msgspec.convert(values, cls)
 
     @property
@@ -220,10 +217,12 @@ def _require(condition: object, name: str, value: str, expected: str) -> None:
         raise SettingsError(f"{name.upper()}={value!r} is not possible: expected {expected}")
 
 
-def _get_bounds(annotation: Any) -> range:
-    """Return the numbers that a setting may have: those of its own type, or of the one that may be absent."""
-    (meta,) = (get_args(annotation)[0] if get_origin(annotation) is not Annotated else annotation).__metadata__
-    return range(meta.ge, meta.le + 1)
+def _describe(annotation: Any) -> str:
+    """Say what a setting may be: one of some words, or an integer."""
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(get_args(annotation))}"
+    (meta,) = annotation.__metadata__
+    return f"an integer from {meta.ge} to {meta.le}"
 
 
 def _is_host(value: str) -> bool:

@@ -77,7 +77,6 @@ def test_mysql_host_may_be_several(given: str, hosts: list[tuple[str, int]]) -> 
 
 HOST = "expected an IP address or a host name"
 HOSTS = f"{HOST}, or several as in db1,db2:3307,[::1]:3308"
-DIGITS = "expected an integer, in digits only"
 PREFIX = "expected a path such as /students-api, of letters, digits and . _ ~ -, without a slash at its end"
 LEVEL = "expected one of critical, error, warning, info, debug"
 RATE = "expected a number of requests and a time, such as 600/minute, 10/second or 9999/hour"
@@ -100,12 +99,10 @@ BAD_HOST_LISTS = ["a..b", "h,", ",", "h,,i", "h,a..b", "h:0", "h:65536", "h:x", 
 BAD_VALUES = [
     *(("HOST", value, HOST) for value in BAD_HOSTS),
     *(("MYSQL_HOST", value, HOSTS) for value in BAD_HOST_LISTS),
-    *(("PORT", value, DIGITS) for value in ["http", " 8", "8 ", "+8", "1_0", "٨"]),
-    *((name, "2.0", DIGITS) for name in ["WORKERS", "MYSQL_PORT"]),
     *(
         (name, value, "expected an integer from 1 to 65535")
         for name in ["PORT", "MYSQL_PORT"]
-        for value in ["0", "65536"]
+        for value in ["0", "65536", "http", " 8", "8 ", "+8", "1_0", "8.5", "٨", "9" * 5000]
     ),
     *(("WORKERS", value, "expected an integer from 1 to 64") for value in ["0", "65"]),
     *((name, value, "expected an integer from 1 to 100000") for name in LIMITS for value in ["0", "100001"]),
@@ -122,8 +119,7 @@ BAD_VALUES = [
     ("LOG_FORMAT", "xml", "expected one of auto, json, text"),
     ("TRACING", "yes", "expected one of off, on"),
     ("HISTORY", "yes", "expected one of on, off"),
-    ("HISTORY_DAYS", "1.5", DIGITS),
-    *(("HISTORY_DAYS", value, "expected an integer from 1 to 36500") for value in ["0", "36501"]),
+    *(("HISTORY_DAYS", value, "expected an integer from 1 to 36500") for value in ["0", "36501", "1.5", "null"]),
 ]
 
 

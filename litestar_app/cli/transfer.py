@@ -17,6 +17,7 @@ from litestar_app.cli.files import PARTS, open_input, open_output, require_direc
 from litestar_app.cli.progress import Progress
 from litestar_app.cli.report import show_report
 from litestar_app.cli.run import INTERRUPTED, REJECTED, failures, use_database
+from litestar_app.students.schemas import CGPA_MAX
 
 if TYPE_CHECKING:
     from litestar_app.database import Database
@@ -111,8 +112,10 @@ def import_command(  # noqa: PLR0913  the options
 @click.option("--sort", callback=_check_text, help="Columns, - before one for descending, such as department,-cgpa.")
 @click.option("--department", multiple=True, callback=_check_text, help="One of these, exactly; may be repeated.")
 @click.option("--name", callback=_check_text, help="Contained in the name, in whatever case.")
-@click.option("--cgpa-min", type=click.FloatRange(0, 10), callback=_check_number, help="The lowest that matches.")
-@click.option("--cgpa-max", type=click.FloatRange(0, 10), callback=_check_number, help="The highest that matches.")
+@click.option("--cgpa-min", type=click.FloatRange(0, CGPA_MAX), callback=_check_number, help="The lowest that matches.")
+@click.option(
+    "--cgpa-max", type=click.FloatRange(0, CGPA_MAX), callback=_check_number, help="The highest that matches."
+)
 def export_command(file: str, *, kind: "Format | None", **filters: Any) -> None:
     """Write all students that match to FILE, or to standard output: one state of the database.
 

@@ -9,6 +9,7 @@ from html import escape
 from itertools import chain
 
 from litestar_app.students.departments import DepartmentSummary
+from litestar_app.students.schemas import CGPA_MAX
 
 TITLE = "Students and mean CGPA by department"
 MAX_ROWS = 1000
@@ -18,7 +19,7 @@ MAX_NAME = 100
 WIDTH, MARGIN, TOP, ROW = 940, 24, 124, 30
 NAME_WIDTH, NAME_SIZE = 304, 14
 BARS, BAR_WIDTH = 344, 220
-SCALE, SCALE_WIDTH, MAX_CGPA = 672, 180, 10
+SCALE, SCALE_WIDTH = 672, 180
 
 # Blue and orange, which nobody confuses, and shapes that differ; texts, bars and means have a contrast of 4.5 or more.
 STYLE = """
@@ -85,10 +86,10 @@ def _draw_columns(bottom: int) -> Iterator[str]:
     yield _text(BARS, 96, "Students", "column")
     yield _text(SCALE, 96, "CGPA", "column")
     yield _text(SCALE + 48, 96, "● mean, ▬ lowest to highest", "note")
-    for cgpa in (0, 5, MAX_CGPA):
+    for cgpa in (0, CGPA_MAX / 2, CGPA_MAX):
         x = _place(cgpa)
         yield f'<path class="rule" d="M{x} {TOP}V{bottom}"/>'
-        yield f'<text class="note" x="{x}" y="{TOP - 6}" text-anchor="middle">{cgpa}</text>'
+        yield f'<text class="note" x="{x}" y="{TOP - 6}" text-anchor="middle">{cgpa:g}</text>'
 
 
 def _draw_row(summary: DepartmentSummary, y: int, most: int) -> Iterator[str]:
@@ -113,7 +114,7 @@ def _draw_row(summary: DepartmentSummary, y: int, most: int) -> Iterator[str]:
 
 def _place(cgpa: float) -> float:
     """Return where a CGPA is on its scale, or the nearer end for one that no rule allows."""
-    return SCALE + round(SCALE_WIDTH * min(max(cgpa, 0), MAX_CGPA) / MAX_CGPA, 1)
+    return SCALE + round(SCALE_WIDTH * min(max(cgpa, 0), CGPA_MAX) / CGPA_MAX, 1)
 
 
 def _describe(summary: DepartmentSummary) -> str:
@@ -154,7 +155,7 @@ def _measure(character: str) -> float:
 
 
 def _round(cgpa: float) -> str:
-    return f"{cgpa:.2f}" if 0 <= cgpa <= MAX_CGPA else f"{cgpa:.3g}"
+    return f"{cgpa:.2f}" if 0 <= cgpa <= CGPA_MAX else f"{cgpa:.3g}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,6 +8,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from litestar_app.students.texts import MAX_LENGTH, PATTERN, find_fault
 
+CGPA_MAX = 10
+"""The best CGPA."""
 MAX_ID = 2**63 - 1
 """The highest id that a database holds."""
 
@@ -23,7 +25,9 @@ _TEXT = Meta(
 
 Name = Annotated[str, _TEXT, Meta(examples=["Ananya"]), find_fault]
 Department = Annotated[str, _TEXT, Meta(examples=["CSE"]), find_fault]
-Cgpa = Annotated[float, Meta(ge=0, le=10, description="a number from 0 to 10", examples=[8.9])]
+Cgpa = Annotated[
+    float, Meta(ge=0, le=CGPA_MAX, description=f"a number from 0 to {CGPA_MAX}", examples=[min(8.9, CGPA_MAX)])
+]
 GivenId = Annotated[
     int, Meta(description="the id in the path, or none", examples=[1], extra_json_schema={"readOnly": True})
 ]

@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from litestar_app.students.schemas import CGPA_MAX
+
 BATCH = 1000
 """Students that are made at once, however many are wanted, so that the fewer are the first of the more."""
 
@@ -64,7 +66,7 @@ NAMES = [
         "Okafor Adébáyọ̀ Mensah Dlamini Kamau Tesfaye Diallo Moyo Nkosi Eze",
     ),
 ]
-DEPARTMENTS = {  # the weight, and the mean CGPA
+DEPARTMENTS = {  # the weight, and the mean CGPA if the best is 10
     "Computer Science and Engineering": (30, 7.6),
     "Mechanical Engineering": (16, 7.1),
     "Electronics and Communication": (14, 7.3),
@@ -79,7 +81,7 @@ DEPARTMENTS = {  # the weight, and the mean CGPA
     "Linguistics": (1, 8.0),
 }
 SPREAD = 1.1
-"""The standard deviation of a CGPA."""
+"""The standard deviation of a CGPA if the best is 10."""
 
 
 def make_students(seed: int) -> Iterator[list[tuple[str, str, float]]]:
@@ -94,7 +96,7 @@ def make_students(seed: int) -> Iterator[list[tuple[str, str, float]]]:
             (
                 form(rng.choice(given), rng.choice(family)),
                 department,
-                min(10.0, max(3.0, round(rng.gauss(mean, SPREAD), 2))),
+                min(CGPA_MAX, max(0.3 * CGPA_MAX, round(rng.gauss(mean, SPREAD) * CGPA_MAX / 10, 2))),
             )
             for (form, given, family), (department, (_, mean)) in zip(
                 chosen, rng.choices(departments, sizes, k=BATCH), strict=True

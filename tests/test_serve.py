@@ -52,7 +52,7 @@ def locked(path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"PORT": "http"}, "PORT='http' is not possible: expected an integer, in digits only"),
+        ({"PORT": "http"}, "PORT='http' is not possible: expected an integer from 1 to 65535"),
         ({"HOST": "x.invalid", "PORT": "8999"}, "HOST='x.invalid', PORT=8999: cannot listen there: "),
         ({"DATABASE_URL": "sqlite:////no/x"}, "DATABASE_URL (or MYSQL_*) sqlite+pysqlite:////no/x cannot be used: "),
     ],
@@ -69,7 +69,7 @@ def test_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, variables: 
 @pytest.mark.parametrize(
     ("variables", "code", "says"),
     [
-        ({"PORT": "http"}, 1, "PORT='http' is not possible: expected an integer, in digits only"),
+        ({"PORT": "http"}, 1, "PORT='http' is not possible: expected an integer from 1 to 65535"),
         ({"DATABASE_URL": "sqlite:////no/x"}, 3, "DATABASE_URL (or MYSQL_*) sqlite+pysqlite:////no/x cannot be used: "),
     ],
 )

@@ -247,7 +247,7 @@ def test_wrong_usage_is_exit_code_2(commands: Commands, arguments: list[str]) ->
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
-        ({"PORT": "http"}, "PORT='http' is not possible: expected an integer, in digits only"),
+        ({"PORT": "http"}, "PORT='http' is not possible: expected an integer from 1 to 65535"),
         ({"DATABASE_URL": "sqlite:////no/x"}, "DATABASE_URL (or MYSQL_*) sqlite+pysqlite:////no/x cannot be used: "),
     ],
 )

@@ -38,11 +38,11 @@ from litestar_app.database.failures import unwrap
 from litestar_app.database.sqlite import SQLite
 from litestar_app.exceptions import SettingsError
 from litestar_app.http.cors import create_cors
-from litestar_app.http.protocol import MAX_REFUSED, Connections, Limits
 from litestar_app.logs import make_log_config
 from litestar_app.metrics import create_shared_memory
+from litestar_app.server.protocol import MAX_REFUSED, Connections, Limits
+from litestar_app.server.supervisor import Supervisor
 from litestar_app.settings import Settings
-from litestar_app.supervisor import Supervisor
 
 logger = logging.getLogger("litestar_app")
 

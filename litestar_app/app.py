@@ -25,6 +25,7 @@ from litestar_app.cleanup import CleanUp
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.database.limits import SHARE
+from litestar_app.departments.controller import DepartmentController
 from litestar_app.entries import ImportLog, create_listeners
 from litestar_app.exceptions import SettingsError
 from litestar_app.history.controller import HistoryController
@@ -43,7 +44,6 @@ from litestar_app.memory import SharedMemory
 from litestar_app.metrics import METERS
 from litestar_app.settings import Settings, split
 from litestar_app.students.controller import StudentController
-from litestar_app.students.departments import DepartmentController
 from litestar_app.students.service import FIXED, StudentService
 from litestar_app.transfer.controller import TransferController
 from litestar_app.transfer.imports import ImportService

@@ -21,7 +21,7 @@ from litestar_app.access.keys import make_key
 from litestar_app.app import create_app
 from litestar_app.database.config import create_alchemy_config
 from litestar_app.database.limits import Timeouts
-from litestar_app.http.protocol import Connections, Limits
+from litestar_app.server.protocol import Connections, Limits
 from litestar_app.settings import Settings
 from tests.mariadb import free_port
 

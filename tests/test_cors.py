@@ -15,7 +15,7 @@ from litestar_app.app import create_app
 from litestar_app.database.config import create_alchemy_config
 from litestar_app.database.limits import Timeouts
 from litestar_app.http.cors import create_cors
-from litestar_app.http.protocol import Connections, Limits
+from litestar_app.server.protocol import Connections, Limits
 from litestar_app.settings import Settings
 from tests.browser import OTHER_HOST
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, AS_READER, EDITOR_SECRET, connect, serve_app

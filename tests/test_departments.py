@@ -17,9 +17,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from sqlalchemy import Engine, event
 
 from litestar_app.app import create_app
+from litestar_app.departments.chart import MAX_ROWS, NAME_WIDTH, STYLE, WIDTH, draw_chart
+from litestar_app.departments.controller import DepartmentSummary
 from litestar_app.settings import Settings
-from litestar_app.students.chart import MAX_ROWS, NAME_WIDTH, STYLE, WIDTH, draw_chart
-from litestar_app.students.departments import DepartmentSummary
 from tests.browser import find, read_errors
 from tests.conftest import Rows
 from tests.service import ANANYA, API_KEYS, AS_READER, serve_app, serve_database

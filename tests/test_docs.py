@@ -15,8 +15,8 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from litestar_app.app import create_app
+from litestar_app.departments.chart import WIDTH
 from litestar_app.settings import Settings
-from litestar_app.students.chart import WIDTH
 from tests.browser import execute, find, read_errors
 from tests.files import HEADER, make_xlsx
 from tests.service import ANANYA, connect, serve_app

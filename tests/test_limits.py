@@ -15,9 +15,9 @@ from typing import Any, Self
 import psutil
 import pytest
 
-from litestar_app.http import protocol
 from litestar_app.http.clients import get_network
-from litestar_app.http.protocol import MAX_PIPELINED, MAX_REFUSED, Connections, LimitedProtocol, Limits
+from litestar_app.server import protocol
+from litestar_app.server.protocol import MAX_PIPELINED, MAX_REFUSED, Connections, LimitedProtocol, Limits
 from tests.service import ANANYA, Service, serve_app
 
 Send = Callable[[dict[str, Any]], Any]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import chain
 
-from litestar_app.students.departments import DepartmentSummary
+from litestar_app.departments.controller import DepartmentSummary
 from litestar_app.students.schemas import CGPA_MAX
 
 TITLE = "Students and mean CGPA by department"

@@ -132,7 +132,7 @@ class DepartmentController(Controller):
     )
     async def get_chart(self, request: Request[Any, Any, Any], database: NamedDependency[Database]) -> Response[str]:
         """Draw the chart on a thread, since of a thousand departments it takes milliseconds."""
-        from litestar_app.students.chart import HEADERS, draw_chart  # noqa: PLC0415  no start and no other route needs it
+        from litestar_app.departments.chart import HEADERS, draw_chart  # noqa: PLC0415  no start and no other route needs it
 
         departments = await run_while_connected(request, summarize(database))
         return Response(await asyncio.to_thread(draw_chart, departments), media_type=SVG, headers=HEADERS)
@@ -140,6 +140,6 @@ class DepartmentController(Controller):
     @route("/departments.svg", http_method=HttpMethod.HEAD, status_code=200, include_in_schema=False)
     async def head_chart(self) -> ASGIResponse:
         """Respond without a length, which only the chart could tell."""
-        from litestar_app.students.chart import HEADERS  # noqa: PLC0415
+        from litestar_app.departments.chart import HEADERS  # noqa: PLC0415
 
         return ASGIResponse(is_head_response=True, headers={"Content-Type": SVG, **HEADERS})

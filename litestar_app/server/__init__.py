@@ -1,0 +1,1 @@
+"""Serving: uvicorn with limits to what a client may send, and a supervisor of several workers."""

@@ -29,19 +29,20 @@ from litestar import Litestar
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.supervisors import ChangeReload
 
-from litestar_app.access.control import is_loopback
 from litestar_app.access.keys import has_keys
 from litestar_app.access.rate_limit import SharedTable
-from litestar_app.app import create_app, load_app
+from litestar_app.app import create_app
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
 from litestar_app.database.failures import unwrap
 from litestar_app.database.sqlite import SQLite
 from litestar_app.exceptions import SettingsError
 from litestar_app.http.cors import create_cors
+from litestar_app.http.local import is_loopback
 from litestar_app.logs import make_log_config
 from litestar_app.metrics import create_shared_memory
 from litestar_app.server.protocol import MAX_REFUSED, Connections, Limits
 from litestar_app.server.supervisor import Supervisor
+from litestar_app.server.workers import load_app
 from litestar_app.settings import Settings
 
 logger = logging.getLogger("litestar_app")

@@ -7,10 +7,9 @@ from typing import Any, Literal, TypeAlias, cast
 from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
-from litestar_app.database.unit_of_work import Change, Listener, UnitOfWork
+from litestar_app.database.unit_of_work import Change, UnitOfWork
 from litestar_app.exceptions import RetryTransactionError
 from litestar_app.models import HistoryEntry, Import, Student
-from litestar_app.settings import Settings
 from litestar_app.students.schemas import FIELDS
 
 Action = Literal["create", "update", "delete"]
@@ -28,11 +27,6 @@ NULLS = [null()] * len(FIELDS)
 
 MAX_EXPIRED = 1000
 """Rows among which a transaction deletes, which takes some milliseconds."""
-
-
-def create_listeners(settings: Settings) -> list[Listener]:
-    """Return the listener that keeps the history, or none if it is off."""
-    return [record_change] if settings.history == "on" else []
 
 
 def record_change(unit: UnitOfWork, change: Change) -> None:

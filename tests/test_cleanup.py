@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from litestar_app.cleanup import DAY, CleanUp
 from litestar_app.database import Database
 from litestar_app.entries import MAX_EXPIRED
+from litestar_app.operations.cleanup import DAY, CleanUp
 from tests.conftest import Rows
 from tests.database import prepare, run
 from tests.service import ANANYA, serve_database

@@ -280,7 +280,9 @@ class Students(StudentService):
     """The students of a database that is new."""
 
     def __init__(self, alchemy: AlchemyConfig) -> None:
-        self.database = Database(alchemy, fixed=FIXED, listeners=[record_change])
+        self.database = Database(alchemy)
+        self.database.compile(FIXED)
+        self.database.listen(record_change)
         super().__init__(self.database)
 
     async def create_all(self, count: int) -> list[StudentRead]:

@@ -20,7 +20,8 @@ class SlowDatabase(Database):
     """Counts its statements, each of which waits until it may go on."""
 
     def __init__(self, alchemy: AlchemyConfig) -> None:
-        super().__init__(alchemy, fixed=[BY_ID, BY_IDS])
+        super().__init__(alchemy)
+        self.compile([BY_ID, BY_IDS])
         self.statements: list[Select[Any]] = []
         self.may_go_on = asyncio.Event()
         self.error: Exception | None = None

@@ -8,13 +8,9 @@ from litestar.handlers import HTTPRouteHandler
 
 from litestar_app.access.keys import KeyRing
 from litestar_app.http.callers import LOCAL, Caller
+from litestar_app.http.local import SAFE, WEBSOCKET, find_remote
 from litestar_app.http.origin import reject_cross_site
-from litestar_app.http.proxies import MAX_NAME, shows_proxy
 
-SAFE = {"GET", "HEAD", "OPTIONS"}
-WEBSOCKET = "websocket"
-"""What stands for the method of a WebSocket, which has none."""
-LOCAL_HOSTS = {b"localhost", b"127.0.0.1", b"[::1]"}
 REMEDY = (
     "No API key is configured, so only programs on this machine are served; create one: litestar keys create --help"
 )
@@ -46,10 +42,10 @@ class AccessControl:
         if method == "OPTIONS" and isinstance(request.route_handler, HTTPRouteHandler):
             access = "public"  # what OPTIONS tells, the document tells everybody
         if self._keys.is_empty:
-            if (reason := _find_remote(request)) is not None:
+            if (reason := find_remote(request)) is not None:
                 raise PermissionDeniedException(f"{reason}{REMEDY}")
             scope["auth"] = LOCAL
-        elif access != "public" and not (access == "metrics" and _find_remote(request) is None):
+        elif access != "public" and not (access == "metrics" and find_remote(request) is None):
             caller = scope["auth"] = self._identify(request)
             if caller.role != "editor" and (method not in SAFE or access == "editor"):
                 raise PermissionDeniedException(
@@ -71,30 +67,3 @@ class AccessControl:
                 headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
             )
         return caller
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether an address is of this machine only."""
-    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
-
-
-def _find_remote(request: ASGIConnection[Any, Any, Any, Any]) -> str | None:
-    """Say what tells that a request is not of a program on this machine; None where nothing does."""
-    hosts = []
-    for name, value in request.scope["headers"]:
-        if name == b"host":
-            hosts.append(value)
-        elif shows_proxy(name[:MAX_NAME]):
-            return f"The request came through a proxy ({name[:MAX_NAME].decode('latin-1').title()}). "
-    client = request.scope["client"]
-    if client is None or not is_loopback(client[0]):
-        return ""
-    # a page that has its name point at this machine (DNS rebinding) would read the students
-    if len(hosts) != 1 or _strip_port(hosts[0]).lower() not in LOCAL_HOSTS:
-        return "Expected one Host: localhost, 127.0.0.1 or [::1]. "
-    return None
-
-
-def _strip_port(host: bytes) -> bytes:
-    name, colon, port = host.rpartition(b":")
-    return name if colon and (port.isdigit() or not port) else host

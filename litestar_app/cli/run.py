@@ -47,13 +47,15 @@ def use_database(work: "Callable[[Database], Awaitable[T]]") -> T:
     settings = read_settings()
     from litestar_app.database import Database  # noqa: PLC0415  heavy
     from litestar_app.database.config import create_alchemy_config  # noqa: PLC0415
-    from litestar_app.entries import create_listeners  # noqa: PLC0415
+    from litestar_app.entries import record_change  # noqa: PLC0415
 
     alchemy = create_alchemy_config(settings)
     alchemy.prepare_database()
 
     async def run() -> T:
-        database = Database(alchemy, listeners=create_listeners(settings))
+        database = Database(alchemy)
+        if settings.history == "on":
+            database.listen(record_change)
         async with database.open():
             return await work(database)
 

@@ -36,17 +36,16 @@ class Database:
     the server grants enough connections. Writes that come while others are written share the next COMMIT.
     """
 
-    def __init__(
-        self, alchemy: AlchemyConfig, fixed: Iterable[Select[Any]] = (), listeners: Iterable[Listener] = ()
-    ) -> None:
-        """Take the plugin's configuration, the reads to compile once, and the listeners of every change."""
+    def __init__(self, alchemy: AlchemyConfig) -> None:
+        """Take the configuration of advanced-alchemy's plugin."""
         timeouts, engine, backend = alchemy.timeouts, alchemy.get_engine(), alchemy.backend
         sessions = cast("Callable[..., UnitOfWork]", alchemy.create_session_maker())
-        begin = partial(sessions, listeners=tuple(listeners), compiled={})
-        compiled = compile_statements([*fixed, *PINGS], engine)
+        self._listeners: list[Listener] = []
+        self._compiled = compile_statements(PINGS, engine)
+        begin = partial(sessions, listeners=self._listeners, compiled={})
 
         def make_reader(*, waits: bool = True) -> Reader:
-            return Reader(engine, compiled, backend, waits=waits)
+            return Reader(engine, self._compiled, backend, waits=waits)
 
         def make_transactions() -> Transactions:
             return Transactions(begin, engine, timeouts.lock, backend)
@@ -72,6 +71,14 @@ class Database:
         self._staged = asyncio.Semaphore(TRANSFERS)
         self._long_writes = 0
         """How many hold locks on MySQL for longer than another write otherwise waits for one."""
+
+    def compile(self, statements: Iterable[Select[Any]]) -> None:
+        """Compile reads once; any other statement is compiled by SQLAlchemy, which keeps it for a while."""
+        self._compiled |= compile_statements(statements, self._engine)
+
+    def listen(self, listener: Listener) -> None:
+        """Call the listener with each change, in the transaction of that change."""
+        self._listeners.append(listener)
 
     async def fetch(self, statement: Select[Any], values: Mapping[str, object], *, short: bool = True) -> Sequence[Any]:
         """Return the rows of a statement that only reads.

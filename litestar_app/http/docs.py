@@ -10,6 +10,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.exceptions import NotFoundException
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.params import FromPath
+from litestar.response import Redirect
 from swagger_ui_bundle import swagger_ui_path
 
 from litestar_app.http.parameters import PUBLIC
@@ -118,3 +119,9 @@ async def get_asset(name: FromPath[str]) -> Response[bytes]:
         raise NotFoundException
     content = (swagger_ui_path / name).read_bytes()
     return Response(content, media_type=ASSETS[name], headers={"Cache-Control": "max-age=3600"})
+
+
+@route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], status_code=307, include_in_schema=False, opt=PUBLIC)
+async def go_to_docs(request: Request[Any, Any, Any]) -> Redirect:
+    """Redirect a person to the documentation."""
+    return Redirect(f"{get_root(request)}/docs", status_code=307)

@@ -61,6 +61,7 @@ class StudentService:
     """
 
     def __init__(self, database: Database) -> None:
+        database.compile(FIXED)
         self._database = database
         self._loader = Loader(database, BY_ID, BY_IDS)
         self._once = Once(database, StudentRead)

@@ -20,7 +20,7 @@ from litestar_app.database.config import create_alchemy_config
 from litestar_app.settings import Settings
 from litestar_app.students.listing import Listing, create_listing
 from litestar_app.students.schemas import StudentRead
-from litestar_app.students.service import FIXED, StudentService
+from litestar_app.students.service import StudentService
 from litestar_app.transfer.export import Format, export
 from tests.database import prepare
 from tests.mariadb import is_installed, run_mariadb
@@ -83,7 +83,7 @@ async def time_page(students: StudentService, listing: Listing) -> float:
 
 async def time_pages(url: str, count: int) -> list[tuple[float, float]]:
     """Return for each case the microseconds of the first page, and of the slowest of those by cursor."""
-    database = Database(create_alchemy_config(Settings(database_url=url)), fixed=FIXED)
+    database = Database(create_alchemy_config(Settings(database_url=url)))
     rng = random.Random(3)
     rows = [StudentRead(*row) for row in make_rows(count)]
     results = []

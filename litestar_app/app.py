@@ -9,6 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar_app.access.plugin import AccessPlugin
 from litestar_app.database import Database
 from litestar_app.database.config import AlchemyConfig, create_alchemy_config
+from litestar_app.database.failures import translate_error
 from litestar_app.database.plugin import DatabasePlugin
 from litestar_app.departments.plugin import DepartmentsPlugin
 from litestar_app.entries import ImportLog
@@ -18,7 +19,7 @@ from litestar_app.http.cors import create_cors
 from litestar_app.http.docs import get_asset, go_to_docs
 from litestar_app.http.gate import Gate
 from litestar_app.http.openapi import StructSchemas, create_openapi_config, get_openapi
-from litestar_app.http.problems import respond_to_error, respond_to_stop
+from litestar_app.http.problems import create_responder, respond_to_stop
 from litestar_app.http.proxies import TrustedProxies
 from litestar_app.http.security import add_security_fields
 from litestar_app.operations.plugin import OperationsPlugin
@@ -57,7 +58,7 @@ def create_app(settings: Settings | None = None, alchemy: AlchemyConfig | None =
         ],
         route_handlers=[go_to_docs, get_openapi, get_asset],
         before_send=[add_security_fields],
-        exception_handlers={HTTPException: respond_to_error, Exception: respond_to_error},
+        exception_handlers=dict.fromkeys((HTTPException, Exception), create_responder(translate_error)),
         lifespan=[name_wrong_setting, limit_garbage_collection],
         logging_config=None,
         openapi_config=create_openapi_config(version("student-records"), schemas.handlers),

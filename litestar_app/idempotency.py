@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
 from litestar_app.database.unit_of_work import UnitOfWork
-from litestar_app.exceptions import KeyInUseError, KeyReusedError, RetryTransactionError
+from litestar_app.exceptions import RejectedError, RetryTransactionError
 from litestar_app.models import IdempotencyKey
 
 R = TypeVar("R", bound=Struct)
@@ -44,6 +44,20 @@ HASHED = "sha256 "
 """How keys are stored begins so; earlier releases stored them as they were sent, and none of those has a blank."""
 ANY = ""
 """The fingerprint of a request that was erased: any request is taken for it, so that a retry changes nothing."""
+
+
+class KeyReusedError(RejectedError):
+    """The Idempotency-Key was used with another request."""
+
+    status = 422
+    summary = "This Idempotency-Key was used with another request; use a new one"
+
+
+class KeyInUseError(RejectedError):
+    """The first request with this Idempotency-Key is still running."""
+
+    status = 409
+    summary = "The first request with this Idempotency-Key is still running"
 
 
 class Once(Generic[R]):

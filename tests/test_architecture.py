@@ -18,10 +18,6 @@ CAPABILITIES = {
     *("students", "transfer"),
 }
 """Packages and modules that use `http/`."""
-KNOWN_UPWARD = {
-    # translates errors of the database; the database is to hand that over
-    ("http/problems.py", "database"),
-}
 
 
 def find_imports() -> Iterator[tuple[str, str]]:
@@ -67,9 +63,8 @@ def find_reached(edges: dict[str, set[str]], start: str) -> set[str]:
 
 
 def test_http_imports_no_capability() -> None:
-    """A new import fails here; so does an entry of the list that is no longer needed."""
     upward = {(file, name) for file, name in find_imports() if file.startswith("http/") and name in CAPABILITIES}
-    assert upward == KNOWN_UPWARD
+    assert upward == set()
 
 
 def test_packages_import_in_one_direction() -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from litestar_app.database.backup import back_up, prepare_restore, restore
-from litestar_app.exceptions import BackupError
+from litestar_app.database.backup import BackupError, back_up, prepare_restore, restore
 from litestar_app.settings import Settings
 from tests.conftest import query_sqlite
 from tests.database import prepare

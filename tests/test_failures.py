@@ -21,9 +21,9 @@ from litestar_app.exceptions import (
     DatabaseFileError,
     DatabaseUnavailableError,
     RetryTransactionError,
-    StudentNotFoundError,
     UnsupportedValueError,
 )
+from litestar_app.students.exceptions import StudentNotFoundError
 
 SQLITE = {
     Failure.CONTENTION: "BUSY BUSY_SNAPSHOT BUSY_RECOVERY LOCKED LOCKED_SHAREDCACHE",

@@ -17,13 +17,9 @@ from litestar_app.database.config import AlchemyConfig
 from litestar_app.database.limits import THREADS, Timeouts
 from litestar_app.database.unit_of_work import RowKey, UnitOfWork
 from litestar_app.entries import record_change
-from litestar_app.exceptions import (
-    ConstraintError,
-    DatabaseUnavailableError,
-    PreconditionFailedError,
-    StudentNotFoundError,
-)
+from litestar_app.exceptions import ConstraintError, DatabaseUnavailableError, PreconditionFailedError
 from litestar_app.http.conditions import parse_condition
+from litestar_app.students.exceptions import StudentNotFoundError
 from litestar_app.students.listing import STUDENTS
 from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
 from litestar_app.students.service import FIXED, StudentService

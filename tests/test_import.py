@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from litestar_app.app import create_app
 from litestar_app.database.limits import Timeouts
-from litestar_app.exceptions import ImportRejectedError
 from litestar_app.settings import Settings
+from litestar_app.transfer.exceptions import ImportRejectedError
 from tests.conftest import Rows
 from tests.files import make_xlsx
 from tests.mariadb import MariaDB, open_session

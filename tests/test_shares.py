@@ -10,7 +10,7 @@ import pytest
 
 from litestar_app.access.keys import make_key
 from litestar_app.database.limits import SHARE, Timeouts
-from litestar_app.exceptions import ShareInUseError
+from litestar_app.transfer.exceptions import ShareInUseError
 from litestar_app.transfer.shares import Shares
 from tests.conftest import Names
 from tests.service import API_KEYS, AS_EDITOR, serve_database

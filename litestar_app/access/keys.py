@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Table, bindparam, exists, insert, select, upd
 from sqlalchemy.orm import Session
 
 from litestar_app.database import Database
-from litestar_app.exceptions import ApiKeyError, StudentRecordsError
+from litestar_app.exceptions import RejectedError, StudentRecordsError
 from litestar_app.http.callers import Caller, Role
 from litestar_app.models import ApiKey
 from litestar_app.settings import split
@@ -38,6 +38,10 @@ KEYS = cast("Table", ApiKey.__table__)
 SELECT = select(KEYS).order_by(KEYS.c.created_at, KEYS.c.id)
 INSERT = insert(KEYS)
 REVOKE = update(KEYS).where(KEYS.c.id == bindparam("key_id"), KEYS.c.revoked_at.is_(None))
+
+
+class ApiKeyError(RejectedError):
+    """There is no such API key, or there is one already; the message says which."""
 
 
 class Key(Struct, frozen=True, kw_only=True):

@@ -78,10 +78,9 @@ def failures() -> Iterator[None]:
         raise
     except Exception as error:
         from litestar_app.exceptions import StudentRecordsError  # noqa: PLC0415  heavy
-        from litestar_app.http.problems import PROBLEMS  # noqa: PLC0415
 
         if not isinstance(error, (StudentRecordsError, OSError)):
             raise
-        details = (PROBLEMS[kind][1] for kind in type(error).__mro__ if kind in PROBLEMS)
-        reason = ": ".join(filter(None, [next(details, ""), str(error)]))
+        summary = error.summary if isinstance(error, StudentRecordsError) else ""
+        reason = ": ".join(filter(None, [summary, str(error)]))
         sys.exit(f"student-records: {' '.join(reason.split())}")

@@ -174,9 +174,9 @@ def _write_students(batches: Iterator[list[tuple[str, str, float]]], number: int
 def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
     """Import a file; return the report, and whether it was done."""
     from litestar_app.entries import ImportLog  # noqa: PLC0415
-    from litestar_app.exceptions import ImportRejectedError  # noqa: PLC0415
     from litestar_app.http.callers import LOCAL  # noqa: PLC0415  heavy
     from litestar_app.settings import Settings  # noqa: PLC0415
+    from litestar_app.transfer.exceptions import ImportRejectedError  # noqa: PLC0415
     from litestar_app.transfer.imports import ImportService  # noqa: PLC0415
     from litestar_app.transfer.merge import Unrecorded  # noqa: PLC0415
 

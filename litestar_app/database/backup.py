@@ -13,11 +13,15 @@ import msgspec
 
 from litestar_app.database.config import create_alchemy_config
 from litestar_app.database.sqlite import create_private
-from litestar_app.exceptions import BackupError, SettingsError
+from litestar_app.exceptions import SettingsError, StudentRecordsError
 from litestar_app.settings import Settings
 
 LOCK_TIMEOUT = 30
 """Seconds to wait for a write of another process, such as the merge of a large import."""
+
+
+class BackupError(StudentRecordsError):
+    """A copy of the database cannot be made, or not restored; the message says which file and why."""
 
 
 def back_up(database: Path, target: Path, *, replaces: bool = False) -> int:

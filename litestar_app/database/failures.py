@@ -5,6 +5,14 @@ import sqlite3
 from enum import Enum
 from typing import NoReturn
 
+from advanced_alchemy.exceptions import (
+    DuplicateKeyError,
+    ForeignKeyError,
+    IntegrityError,
+    MultipleResultsFoundError,
+    NotFoundError,
+)
+from advanced_alchemy.exceptions import RepositoryError as AlchemyRepositoryError
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -15,6 +23,7 @@ from litestar_app.exceptions import (
     DatabaseFileError,
     DatabaseUnavailableError,
     QueueTimeoutError,
+    RepositoryError,
     RetryTransactionError,
     StudentRecordsError,
     UnsupportedValueError,
@@ -48,6 +57,14 @@ SQLITE = {
 }  # fmt: skip
 """Primary result codes."""
 
+REPOSITORY: dict[type[Exception], tuple[int, str]] = {
+    NotFoundError: (404, "There is no such record"),
+    MultipleResultsFoundError: (409, "Several records match, and one was expected"),
+    DuplicateKeyError: (409, "There is such a record already"),
+    ForeignKeyError: (409, "The record refers to one that does not exist, or another one refers to it"),
+    IntegrityError: (409, ConstraintError.summary),
+}
+"""Of advanced-alchemy's repositories: the status of a response, and what it says."""
 NOT_THERE = re.compile("no such (table|column)|has no column named")
 """What SQLite says of a table or a column that is missing; it has no code for that."""
 NO_ROOM = {1040, 1203, 1226}
@@ -213,6 +230,30 @@ def raise_translated(error: BaseException) -> NoReturn:
         raise error
     finally:
         del error  # or the frames of its traceback, with all that an import holds, would stay until they are collected
+
+
+def translate_error(error: Exception, method: str) -> Exception:
+    """Return the exception of ours that an error of a session or of a repository amounts to, or the error itself.
+
+    Where a write loses its connection, nobody knows what became of it.
+    """
+    cause = error.__cause__ if isinstance(error, AlchemyRepositoryError) else error
+    if cause is None or isinstance(cause, OSError):  # of a file, or of another service
+        return _name_repository_error(error)
+    if method not in {"GET", "HEAD", "OPTIONS"} and is_lost(cause):
+        return CommitUnknownError(unwrap(cause))
+    match classify(cause):
+        case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
+            return DatabaseUnavailableError(unwrap(cause))
+        case Failure.VALUE:
+            return UnsupportedValueError()
+        case Failure.CONSTRAINT if error is cause:
+            return ConstraintError()
+    return _name_repository_error(error)
+
+
+def _name_repository_error(error: Exception) -> Exception:
+    return next((RepositoryError(*REPOSITORY[kind]) for kind in type(error).__mro__ if kind in REPOSITORY), error)
 
 
 def _get_reason(error: BaseException) -> object:

@@ -8,16 +8,17 @@ from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Example, OpenAPIType
 from litestar.params import PathParameter, QueryParameter
 
-from litestar_app.exceptions import ImportNotFoundError
-from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
+from litestar_app.history.exceptions import ImportNotFoundError
+from litestar_app.history.schemas import Entry, ImportSummary, UndoProblem, UndoReport
 from litestar_app.history.service import HistoryService, Page
 from litestar_app.http.callers import get_caller
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import EDITOR, READ, format_links, is_plain_integer
-from litestar_app.http.problems import PROBLEMS, problem_responses
+from litestar_app.http.problems import document_problem, problem_responses
 from litestar_app.http.security import NO_STORE
 from litestar_app.students.controller import LINK, StudentId, parse_id
+from litestar_app.students.exceptions import StudentNotFoundError
 
 MAX_IMPORT_ID = 2**31 - 1
 NOT_UNDONE = "1 of its students changed after this import; nothing was undone"
@@ -40,7 +41,7 @@ class HistoryController(Controller):
         status_code=200,
         summary="List what has happened to a student",
         response_description="The entries of the page, newest first; an empty array where none are kept",
-        responses=problem_responses(400, 404, details=LIMIT),
+        responses=problem_responses(400, 404, details={**LIMIT, 404: StudentNotFoundError.summary}),
         response_headers=[LINK],
     )
     async def list_history(
@@ -87,7 +88,8 @@ class HistoryController(Controller):
                 examples=[Example(value=UndoReport(import_=8, deleted=3, updated=1))],
                 generate_examples=False,
             ),
-            **problem_responses(400, 404, 409, details={404: PROBLEMS[ImportNotFoundError][1], 409: NOT_UNDONE}),
+            **problem_responses(400, 404, details={404: ImportNotFoundError.summary}),
+            409: document_problem(409, NOT_UNDONE, UndoProblem, students=[1]),
         },
     )
     async def undo_import(

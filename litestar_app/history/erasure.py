@@ -6,8 +6,9 @@ from sqlalchemy import Connection, delete, select, text, update
 from litestar_app.database import Database
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.entries import AFTER, BEFORE, HISTORY, D, H
-from litestar_app.exceptions import ConstraintError, StudentNotFoundError
+from litestar_app.exceptions import ConstraintError
 from litestar_app.idempotency import ANY, KEYS, hash_stored_keys
+from litestar_app.students.exceptions import StudentNotFoundError
 from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.schemas import ImportedStudent, Report
 

@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from litestar_app.entries import Action
+from litestar_app.http.problems import Problem
 from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.schemas import Report
 
@@ -46,3 +47,12 @@ class UndoReport(Report, kw_only=True):
     """The report of an import that has undone another one."""
 
     deleted: Annotated[int, Meta(description="students whom that one had created", examples=[3])] = 0
+
+
+class UndoProblem(Problem, omit_defaults=True):
+    """A problem document (RFC 9457), of an import that cannot be undone."""
+
+    students: (
+        Annotated[list[int], Meta(description="the ids of those who have changed, the first 1000", examples=[[1]])]
+        | UnsetType
+    ) = UNSET

@@ -9,9 +9,10 @@ from sqlalchemy import Column, ColumnElement, Connection, select
 
 from litestar_app.database import Database
 from litestar_app.entries import HISTORY, IMPORTS, D, H
-from litestar_app.exceptions import InvalidQueryError, StudentNotFoundError
+from litestar_app.exceptions import InvalidQueryError
 from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
 from litestar_app.history.undo import undo
+from litestar_app.students.exceptions import StudentNotFoundError
 from litestar_app.students.listing import OpaqueCursor
 from litestar_app.students.schemas import MAX_ID, StudentRead
 

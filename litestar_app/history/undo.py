@@ -20,7 +20,8 @@ from sqlalchemy import (
 
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.entries import AFTER, BEFORE, HISTORY, IMPORTS, D, H, ImportLog
-from litestar_app.exceptions import ConstraintError, ImportNotFoundError, StudentsChangedError
+from litestar_app.exceptions import ConstraintError
+from litestar_app.history.exceptions import ImportNotFoundError, StudentsChangedError
 from litestar_app.history.schemas import UndoReport
 from litestar_app.students.listing import STUDENTS
 from litestar_app.students.schemas import FIELDS

@@ -38,9 +38,10 @@ from litestar.types import Method
 from litestar.typing import FieldDefinition
 from msgspec import UNSET, Meta
 
+from litestar_app.exceptions import RETRY_AFTER
 from litestar_app.http.docs import DocsPlugin, create_docs_router, get_root
 from litestar_app.http.parameters import PUBLIC
-from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, TITLES
+from litestar_app.http.problems import PROBLEM_JSON, TITLES
 from litestar_app.http.translation import MAX_PATTERN
 
 WAIT = OpenAPIHeader(

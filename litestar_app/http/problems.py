@@ -2,20 +2,12 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from traceback import walk_tb
 from typing import Annotated, Any
 
 import msgspec
-from advanced_alchemy.exceptions import (
-    DuplicateKeyError,
-    ForeignKeyError,
-    IntegrityError,
-    MultipleResultsFoundError,
-    NotFoundError,
-    RepositoryError,
-)
 from litestar import Request, Response
 from litestar.enums import ParamType
 from litestar.exceptions import (
@@ -34,29 +26,14 @@ from litestar.response.base import ASGIResponse
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from litestar_app.database.failures import Failure, classify, is_lost, unwrap
 from litestar_app.exceptions import (
-    CommitUnknownError,
+    RETRY_AFTER,
     ConstraintError,
     DatabaseUnavailableError,
-    FileTooLargeError,
-    ImportNotFoundError,
     InvalidBodyError,
-    InvalidFileError,
-    InvalidQueryError,
-    KeyInUseError,
-    KeyReusedError,
-    PreconditionFailedError,
-    QueueTimeoutError,
     QuotaExceededError,
     ResourceError,
-    ShareInUseError,
-    StudentNotFoundError,
     StudentRecordsError,
-    StudentsChangedError,
-    UnreadableBodyError,
-    UnsupportedFileError,
-    UnsupportedValueError,
 )
 from litestar_app.http.access_log import describe, name_method, name_route
 from litestar_app.http.conditions import CHANGED
@@ -70,64 +47,18 @@ logger = logging.getLogger("litestar_app")
 PROBLEM_JSON = "application/problem+json"
 TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 """Names of RFC 9110 that Python knows from 3.13 on."""
-RETRY_AFTER = 1
-"""Seconds after which a client may retry while the database is unavailable."""
-QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-"""The type of draft-ietf-httpapi-ratelimit-headers, which gives it a title and a member."""
-MAX_ERRORS = 100
-"""Problems of a body that a response lists."""
-
-PROBLEMS: dict[type[Exception], tuple[int, str]] = {
-    StudentNotFoundError: (404, "Student not found"),
-    ImportNotFoundError: (404, "Import not found"),
-    StudentsChangedError: (409, ""),
-    PreconditionFailedError: (412, ""),
-    KeyInUseError: (409, "The first request with this Idempotency-Key is still running"),
-    KeyReusedError: (422, "This Idempotency-Key was used with another request; use a new one"),
-    ConstraintError: (409, "A constraint of the database is violated"),
-    UnsupportedValueError: (422, "A value does not fit its column in the database"),
-    UnreadableBodyError: (400, ""),
-    InvalidQueryError: (400, ""),
-    InvalidFileError: (422, ""),
-    UnsupportedFileError: (415, ""),
-    FileTooLargeError: (413, ""),
-    QuotaExceededError: (
-        429,
-        "More requests than the rate limit grants; retry after as many seconds as Retry-After says",
-    ),
-    InvalidBodyError: (422, "The body is not valid; errors lists every problem"),
-    ResourceError: (503, ""),
-    ShareInUseError: (503, ""),
-    QueueTimeoutError: (503, "Too much is under way at once; nothing was stored, retry later"),
-    DatabaseUnavailableError: (503, "The database is locked, full or unreachable; nothing was stored, retry later"),
-    # without Retry-After, which would invite a second change
-    CommitUnknownError: (
-        503,
-        "COMMIT failed without telling its outcome: the change may or may not be stored; check before you repeat it",
-    ),
-    # of advanced-alchemy's repositories, whose own words may have data in them
-    NotFoundError: (404, "There is no such record"),
-    MultipleResultsFoundError: (409, "Several records match, and one was expected"),
-    DuplicateKeyError: (409, "There is such a record already"),
-    ForeignKeyError: (409, "The record refers to one that does not exist, or another one refers to it"),
-    IntegrityError: (409, "A constraint of the database is violated"),
-}
-
-"""The status and the detail of each; the exception's own words where there is none."""
-
 DETAILS = {
     400: "query parameter 'x': not one of this route's (none)",
     401: "Expected an API key, as Authorization: Bearer sr_…",
     403: "Sec-Fetch-Site: cross-site; expected same-origin or none: in a browser, only pages of this service may write",
-    404: PROBLEMS[StudentNotFoundError][1],
-    409: PROBLEMS[ConstraintError][1],
+    409: ConstraintError.summary,
     412: CHANGED,
     413: "The body is over 1 MiB",
     415: "Expected a body with Content-Type: application/json, in UTF-8",
-    422: PROBLEMS[InvalidBodyError][1],
-    429: PROBLEMS[QuotaExceededError][1],
+    422: InvalidBodyError.summary,
+    429: QuotaExceededError.summary,
     500: "A defect of this service; its log has the details under 6f1c0d2e",
-    503: PROBLEMS[DatabaseUnavailableError][1],
+    503: DatabaseUnavailableError.summary,
 }
 """What the documentation shows of each status."""
 
@@ -168,10 +99,6 @@ class Problem(Struct, omit_defaults=True):
         ]
         | UnsetType
     ) = field(default=UNSET, name="violated-policies")
-    students: (
-        Annotated[list[int], Meta(description="the ids of those who have changed, the first 1000", examples=[[1]])]
-        | UnsetType
-    ) = UNSET
     request_id: (
         Annotated[str, Meta(description="what the log has the details under", examples=["6f1c0d2e"])] | UnsetType
     ) = UNSET
@@ -201,37 +128,36 @@ def _find_title(status: int) -> str:
         return "Client Error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Server Error"
 
 
-def _make_quota_problem() -> Problem:
-    problem = make_problem(429, PROBLEMS[QuotaExceededError][1])
-    problem.type, problem.title = QUOTA_EXCEEDED, "Request cannot be satisfied as assigned quota has been exceeded"
-    problem.violated_policies = ["default"]
-    return problem
+def create_responder(
+    translate_error: Callable[[Exception, str], Exception],
+) -> Callable[[Request[Any, Any, Any], Exception], Response[Any]]:
+    """Make the handler of every exception; an unexpected one is a 500, logged under an id that the response has too.
+
+    Take what makes an error of a library, raised by a request with this method, one of ours where it is no defect.
+    """
+
+    def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        error = _name_refusal(request, error)
+        if not isinstance(error, HTTPException | StudentRecordsError):
+            error = translate_error(error, request.method)
+        if isinstance(error, StudentRecordsError) and error.status is not None:
+            content: Any = _explain_ours(request, error)
+            status, headers = error.status, error.headers
+        else:
+            content = _explain_body(request, error) or _explain(request, error)
+            status, headers = content.status, error.headers if isinstance(error, HTTPException) else None
+        return Response(content, status_code=status, media_type=PROBLEM_JSON, headers=headers)
+
+    return respond_to_error
 
 
-def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
-    """Respond to any exception; an unexpected one is a 500, logged under an id that the response carries too."""
-    headers: dict[str, str] | None = None
-    error = _name_refusal(request, error)
-    if not isinstance(error, HTTPException | StudentRecordsError):
-        error = _translate(request, error)
-    if mapped := next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), None):
-        problem = make_problem(mapped[0], mapped[1] or str(error))
-        if isinstance(error, InvalidBodyError):
-            problem.errors = [FieldProblem(*pair) for pair in error.errors[:MAX_ERRORS]]
-            problem.total_errors = len(error.errors) if len(error.errors) > MAX_ERRORS else UNSET
-        if isinstance(error, StudentsChangedError):
-            problem.students = error.students
-        if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            reason = f"{error} ({error.__cause__})" if isinstance(error, ResourceError) else error
-            logger.warning("%s: 503: %s", describe(request), reason, extra={"request_id": request.state.request_id})
-        if isinstance(error, QuotaExceededError):
-            problem, headers = _make_quota_problem(), error.fields
-        if isinstance(error, DatabaseUnavailableError) or (isinstance(error, ResourceError) and error.is_unchanged):
-            headers = {"Retry-After": str(RETRY_AFTER)}
-    else:
-        headers = getattr(error, "headers", None) if isinstance(error, HTTPException) else None
-        problem = _explain_body(request, error) or _explain(request, error)
-    return Response(problem, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+def _explain_ours(request: Request[Any, Any, Any], error: StudentRecordsError) -> Any:
+    """Return the document that the error itself says."""
+    problem = make_problem(error.status or HTTPStatus.INTERNAL_SERVER_ERROR, error.detail)
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        reason = f"{error} ({error.__cause__})" if isinstance(error, ResourceError) else error
+        logger.warning("%s: 503: %s", describe(request), reason, extra={"request_id": request.state.request_id})
+    return problem if not error.members else msgspec.to_builtins(problem) | error.members
 
 
 def _name_refusal(request: Request[Any, Any, Any], error: Exception) -> Exception:
@@ -243,23 +169,6 @@ def _name_refusal(request: Request[Any, Any, Any], error: Exception) -> Exceptio
     refusal = ResourceError(reason, is_unchanged=is_unchanged)
     refusal.__cause__ = error
     return refusal
-
-
-def _translate(request: Request[Any, Any, Any], error: Exception) -> Exception:
-    """Return the exception of ours that an error of a session or of a repository amounts to, or the error itself."""
-    cause = error.__cause__ if isinstance(error, RepositoryError) else error
-    if cause is None or isinstance(cause, OSError):  # of a file, or of another service
-        return error
-    if request.method not in SAFE and is_lost(cause):
-        return CommitUnknownError(unwrap(cause))
-    match classify(cause):
-        case Failure.CONTENTION | Failure.OUTAGE | Failure.REFUSED:
-            return DatabaseUnavailableError(unwrap(cause))
-        case Failure.VALUE:
-            return UnsupportedValueError()
-        case Failure.CONSTRAINT if error is cause:
-            return ConstraintError()
-    return error
 
 
 def _explain_body(request: Request[Any, Any, Any], error: Exception) -> Problem | None:
@@ -390,18 +299,24 @@ def problem_responses(
     """
     details = DETAILS | (details or {})
     common = (403, 500, 503) if is_public else (401, 403, 429, 500, 503)
-    return {status: _document_problem(status, details[status]) for status in (*statuses, *common)}
+    return {status: document_problem(status, details[status]) for status in (*statuses, *common)}
 
 
-def _document_problem(status: int, detail: str) -> ResponseSpec:
+def document_problem(status: int, detail: str, kind: type[Problem] = Problem, **members: Any) -> ResponseSpec:
+    """Document a problem by an example of it; its kind may have members of its own."""
     problem = make_problem(status, detail)
     if status == 422:  # noqa: PLR2004  a status reads best as its number
         problem.errors = [FieldProblem("/cgpa", "expected a number from 0 to 10")]
     if status == 429:  # noqa: PLR2004
-        problem = _make_quota_problem()
+        members = QuotaExceededError().members
     if status == 500:  # noqa: PLR2004
         problem.request_id = "6f1c0d2e"
-    example = Example(value=problem)  # without an id, which Litestar would write into the document
+    value = msgspec.convert(msgspec.to_builtins(problem) | members, kind)
+    example = Example(value=value)  # without an id, which Litestar would write into the document
     return ResponseSpec(
-        Problem, description=problem.title, media_type=PROBLEM_JSON, examples=[example], generate_examples=False
+        kind,
+        description=value.title,
+        media_type=PROBLEM_JSON,
+        examples=[example],
+        generate_examples=False,
     )

@@ -17,10 +17,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from litestar_app.exceptions import RETRY_AFTER
 from litestar_app.http.access_log import note_unparsed
 from litestar_app.http.clients import get_network
 from litestar_app.http.cors import CorsRules
-from litestar_app.http.problems import PROBLEM_JSON, RETRY_AFTER, make_problem
+from litestar_app.http.problems import PROBLEM_JSON, make_problem
 from litestar_app.http.security import secure
 
 logger = logging.getLogger("litestar_app")
@@ -75,7 +76,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     interval: float = 1
 
 
-class RejectedError(Exception):
+class RefusalError(Exception):
     """A request is not carried out: its client gets a problem document and is disconnected."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -202,7 +203,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._host: bytes | None = None
         self._is_upgrade = False
         self._running: RequestResponseCycle | None = None
-        self._rejection: RejectedError | None = None
+        self._rejection: RefusalError | None = None
         self._is_lingering = False
         self._is_stopping = False
         self.url = b""
@@ -251,10 +252,10 @@ class LimitedProtocol(HttpToolsProtocol):
                 reason = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
                 if OTHER_VERSION.search(str(reason)):
                     reason = self._explain_version()
-                elif not isinstance(reason, RejectedError):
+                elif not isinstance(reason, RefusalError):
                     # not in the parser's words, which quote a target, and this goes to the log
                     what = INVALID_URL if isinstance(reason, httptools.HttpParserInvalidURLError) else reason
-                    reason = RejectedError(400, f"This is not HTTP/1.1: {what}")
+                    reason = RefusalError(400, f"This is not HTTP/1.1: {what}")
                 self._reject(reason)
                 return
             if self._in_head or (self.cycle is not None and self.cycle.more_body):
@@ -279,14 +280,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self._resolve_target()
         is_overloaded = not self._is_admitted or len(self.tasks) >= self._limits.requests
         if is_overloaded and not self.url.startswith(ALWAYS):
-            raise RejectedError(503, "Too many connections or requests at once; retry later")
+            raise RefusalError(503, "Too many connections or requests at once; retry later")
         self._in_head = False
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise RejectedError(503, "Too many requests at once on one connection; retry later")
+            raise RefusalError(503, "Too many requests at once on one connection; retry later")
         self._is_upgrade = self.parser.should_upgrade()
         if self._is_upgrade:
             if self.parser.get_method() == b"CONNECT":
-                raise RejectedError(501, "CONNECT is for proxies")
+                raise RefusalError(501, "CONNECT is for proxies")
             return
         super().on_headers_complete()
         self.cycle.transport = cast("asyncio.Transport", ResponseTransport(self.transport))
@@ -307,7 +308,7 @@ class LimitedProtocol(HttpToolsProtocol):
             # each costs time, and the client has its response
             self._unwanted += len(body)
             if self._unwanted > MAX_UNWANTED:
-                raise RejectedError(413, "The body does not end")
+                raise RefusalError(413, "The body does not end")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -371,11 +372,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_lingering:
             self.transport.abort()
         elif self._in_head:
-            self._reject(RejectedError(408, f"The header section has taken over {self._limits.head_timeout:g} s"))
+            self._reject(RefusalError(408, f"The header section has taken over {self._limits.head_timeout:g} s"))
         elif self.cycle is None or self.cycle.response_complete:
             self.transport.close()
         else:
-            self._reject(RejectedError(408, f"The body has brought less than {MIN_BODY_RATE} bytes a second"))
+            self._reject(RefusalError(408, f"The body has brought less than {MIN_BODY_RATE} bytes a second"))
 
     def _check_head(self) -> None:
         version = self.parser.get_http_version()
@@ -390,19 +391,19 @@ class LimitedProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"host":
                 if host is not None:
-                    raise RejectedError(400, "Expected one header field Host, got two")
+                    raise RefusalError(400, "Expected one header field Host, got two")
                 host = value
             elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
-                raise RejectedError(400, "Transfer-Encoding: expected chunked, and HTTP/1.1")
+                raise RefusalError(400, "Transfer-Encoding: expected chunked, and HTTP/1.1")
         if host is None or host != self._host:
             self._check_host(host, version)
 
     def _check_host(self, host: bytes | None, version: str) -> None:
         if host is None:
             if version == "1.1":
-                raise RejectedError(400, "Expected the header field Host")
+                raise RefusalError(400, "Expected the header field Host")
         elif not HOST.fullmatch(host):
-            raise RejectedError(400, "Host: expected a host, and perhaps a port")
+            raise RefusalError(400, "Host: expected a host, and perhaps a port")
         self._host = host
 
     def _resolve_target(self) -> None:
@@ -415,10 +416,10 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         absolute = ABSOLUTE.match(self.url)
         if absolute is None:
-            raise RejectedError(400, "The target of the request: expected a path, or a URL with http or https")
+            raise RefusalError(400, "The target of the request: expected a path, or a URL with http or https")
         authority = absolute[1]
         if authority[:1] in {b"", b":"} or not HOST.fullmatch(authority):
-            raise RejectedError(400, f"This is not HTTP/1.1: {INVALID_URL}")
+            raise RefusalError(400, f"This is not HTTP/1.1: {INVALID_URL}")
         rest = self.url[absolute.end() :]
         self.url = rest if rest.startswith(b"/") else b"/" + rest
         self.headers[:] = [*((name, value) for name, value in self.headers if name != b"host"), (b"host", authority)]
@@ -429,15 +430,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def _measure_head(self) -> int:
         return sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
-    def _explain_version(self) -> RejectedError:
-        return RejectedError(505, f"Expected HTTP/1.1 or HTTP/1.0, got HTTP/{self.parser.get_http_version()}")
+    def _explain_version(self) -> RefusalError:
+        return RefusalError(505, f"Expected HTTP/1.1 or HTTP/1.0, got HTTP/{self.parser.get_http_version()}")
 
-    def _explain_size(self) -> RejectedError:
+    def _explain_size(self) -> RefusalError:
         if len(self.url) > MAX_TARGET:
-            return RejectedError(414, f"The target of the request is over {MAX_TARGET} bytes")
+            return RefusalError(414, f"The target of the request is over {MAX_TARGET} bytes")
         if not self._in_head:
-            return RejectedError(431, "The chunks of the body are too small, or their extensions or trailers too long")
-        return RejectedError(431, f"The header section is over {MAX_HEAD} bytes")
+            return RefusalError(431, "The chunks of the body are too small, or their extensions or trailers too long")
+        return RefusalError(431, f"The header section is over {MAX_HEAD} bytes")
 
     def _decline_upgrade(self, rest: bytes) -> bytes:
         """Give the head again, without the field that ends HTTP for the parser: what follows may be a body."""
@@ -447,7 +448,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
         return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, fields) + rest
 
-    def _reject(self, rejection: RejectedError) -> None:
+    def _reject(self, rejection: RefusalError) -> None:
         """Take nothing more, and respond when the requests before have their responses."""
         self._rejection = rejection
         cycle = self.cycle
@@ -465,7 +466,7 @@ class LimitedProtocol(HttpToolsProtocol):
             else:
                 self._respond(rejection)
 
-    def _respond(self, rejection: RejectedError) -> None:
+    def _respond(self, rejection: RefusalError) -> None:
         """Respond with a problem document, and give the client time to read it before it is disconnected."""
         logger.debug("%s: %d: %s", self._describe_client(), rejection.status, rejection)
         request_id = note_unparsed(rejection.status, self.client[0] if self.client else None)

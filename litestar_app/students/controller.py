@@ -12,14 +12,16 @@ from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import OpenAPIType, Operation, RequestBody, Schema
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
-from litestar_app.exceptions import InvalidQueryError, KeyInUseError, StudentNotFoundError
+from litestar_app.exceptions import InvalidQueryError
 from litestar_app.http.bodies import BodyDTO
 from litestar_app.http.callers import get_caller
 from litestar_app.http.conditions import IfMatch, IfNoneMatch, UnlessMatch, matches, parse_condition
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import MAX_QUERY, READ, IdempotencyKey, format_links, is_plain_integer, parse_key
-from litestar_app.http.problems import PROBLEMS, problem_responses
+from litestar_app.http.problems import problem_responses
+from litestar_app.idempotency import KeyInUseError
+from litestar_app.students.exceptions import StudentNotFoundError
 from litestar_app.students.listing import BY_ID, MAX_NAME, SORT_PATTERN, Filters, Listing, create_listing
 from litestar_app.students.schemas import MAX_ID, Message, StudentCreate, StudentPatch, StudentRead, StudentUpdate, etag
 from litestar_app.students.service import Page, StudentService
@@ -92,6 +94,7 @@ TOTAL = ResponseHeader(
     example=250,
 )
 # What the documentation shows of a body that cannot be read.
+NOT_FOUND = {404: StudentNotFoundError.summary}
 BODY = {400: "The body is not JSON: it ends too early"}
 PATCH_TYPES = "Expected a body with Content-Type: application/merge-patch+json or application/json, in UTF-8"
 
@@ -181,7 +184,7 @@ class StudentController(Controller):
         dto=CreateDTO,
         summary="Create a student",
         response_description="The student as stored",
-        responses=problem_responses(400, 409, 413, 415, 422, details={**BODY, 409: PROBLEMS[KeyInUseError][1]}),
+        responses=problem_responses(400, 409, 413, 415, 422, details={**BODY, 409: KeyInUseError.summary}),
         response_headers=[LOCATION, ETAG],
     )
     async def create_student(
@@ -203,7 +206,10 @@ class StudentController(Controller):
         status_code=200,
         summary="Get a student",
         response_description="The student",
-        responses={304: ResponseSpec(None, description="The client has this version"), **problem_responses(400, 404)},
+        responses={
+            304: ResponseSpec(None, description="The client has this version"),
+            **problem_responses(400, 404, details=NOT_FOUND),
+        },
         response_headers=[ETAG],
     )
     async def get_student(
@@ -221,7 +227,7 @@ class StudentController(Controller):
         dto=UpdateDTO,
         summary="Replace a student",
         response_description="The student as replaced",
-        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details=BODY),
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, **NOT_FOUND}),
         response_headers=[ETAG],
     )
     async def update_student(  # noqa: PLR0913, PLR0917  the parameters of the route
@@ -243,7 +249,7 @@ class StudentController(Controller):
         operation_class=PatchOperation,
         summary="Change a student",
         response_description="The student as changed",
-        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, 415: PATCH_TYPES}),
+        responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, **NOT_FOUND, 415: PATCH_TYPES}),
         response_headers=[ETAG],
     )
     async def patch_student(  # noqa: PLR0913, PLR0917  the parameters of the route
@@ -264,7 +270,7 @@ class StudentController(Controller):
         status_code=200,
         summary="Delete a student",
         response_description="The student is deleted",
-        responses=problem_responses(400, 404, 409, 412),
+        responses=problem_responses(400, 404, 409, 412, details=NOT_FOUND),
     )
     async def delete_student(
         self,

@@ -12,8 +12,9 @@ from sqlalchemy import Delete, Update, bindparam, delete, insert, select, update
 from litestar_app.database import Database
 from litestar_app.database.loader import Loader, select_by_ids
 from litestar_app.database.unit_of_work import UnitOfWork
-from litestar_app.exceptions import ConstraintError, StudentNotFoundError
+from litestar_app.exceptions import ConstraintError
 from litestar_app.idempotency import Once
+from litestar_app.students.exceptions import StudentNotFoundError
 from litestar_app.students.listing import STUDENTS, Cursor, Listing, select_count, select_students
 from litestar_app.students.schemas import FIELDS, StudentCreate, StudentPatch, StudentRead, etag
 from litestar_app.students.texts import normalize

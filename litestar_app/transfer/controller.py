@@ -29,7 +29,7 @@ from litestar.response import Stream
 from msgspec import Meta
 
 from litestar_app.database import Database
-from litestar_app.exceptions import DatabaseUnavailableError, ImportRejectedError
+from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.http.callers import get_caller, name_caller
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, Pace, begin
@@ -38,6 +38,7 @@ from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_respo
 from litestar_app.http.uploads import FORM, receive_file
 from litestar_app.students.controller import CgpaMax, CgpaMin, Departments, NameFilter, Sort
 from litestar_app.students.listing import create_listing
+from litestar_app.transfer.exceptions import ImportRejectedError
 from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
 from litestar_app.transfer.imports import ImportOptions, ImportService, Mode

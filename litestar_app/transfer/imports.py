@@ -16,8 +16,9 @@ from sqlalchemy import Connection
 from litestar_app import metrics
 from litestar_app.database import Database
 from litestar_app.database.unit_of_work import UnitOfWork
-from litestar_app.exceptions import ImportRejectedError, InvalidFileError
+from litestar_app.exceptions import InvalidFileError
 from litestar_app.idempotency import Once
+from litestar_app.transfer.exceptions import ImportRejectedError
 from litestar_app.transfer.formats import (
     Batch,
     ImportRow,

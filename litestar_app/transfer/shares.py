@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from litestar_app.exceptions import ShareInUseError
+from litestar_app.transfer.exceptions import ShareInUseError
 
 T = TypeVar("T")
 

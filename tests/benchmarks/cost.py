@@ -19,7 +19,8 @@ import asyncio, sys, tempfile, time
 from litestar_app.database import Database
 from litestar_app.database.config import create_alchemy_config
 from litestar_app.entries import ImportLog
-from litestar_app.exceptions import FileError, ImportRejectedError
+from litestar_app.exceptions import FileError
+from litestar_app.transfer.exceptions import ImportRejectedError
 from litestar_app.settings import Settings
 from litestar_app.transfer.imports import ImportOptions, ImportService, write_rejected_rows
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from litestar_app.database.unit_of_work import Change, UnitOfWork
 from litestar_app.exceptions import RetryTransactionError
 from litestar_app.models import HistoryEntry, Import, Student
-from litestar_app.students.schemas import FIELDS
+from litestar_app.students.record import STUDENT
 
 Action = Literal["create", "update", "delete"]
 Values: TypeAlias = tuple[str | None, str | None, float | None]
@@ -19,18 +19,20 @@ Values: TypeAlias = tuple[str | None, str | None, float | None]
 HISTORY = cast("Table", HistoryEntry.__table__)
 IMPORTS = cast("Table", Import.__table__)
 H, D = HISTORY.c, cast("Table", Student.__table__).c
-BEFORE, AFTER = ([f"{when}_{field}" for field in FIELDS] for when in ("before", "after"))
+BEFORE, AFTER = ([f"{when}_{field}" for field in STUDENT.names] for when in ("before", "after"))
 COLUMNS = ("student_id", "at", "who", "action", "import_id", *BEFORE, *AFTER)
 INSERT = insert(HISTORY).values({name: bindparam(name) for name in COLUMNS}).inline()
 NOTHING: Values = (None, None, None)
-NULLS = [null()] * len(FIELDS)
+NULLS = [null()] * len(STUDENT.names)
 
 MAX_EXPIRED = 1000
 """Rows among which a transaction deletes, which takes some milliseconds."""
 
 
 def record_change(unit: UnitOfWork, change: Change) -> None:
-    """Add the entry of one change, in its transaction; a listener of `UnitOfWork.changed`."""
+    """Add the entry of one change of a student, in its transaction; a listener of `UnitOfWork.changed`."""
+    if change.table is not STUDENT.table:
+        return
     before, after = _values(change.before), _values(change.after)
     action: Action = "update" if change.before and change.after else "create" if change.after else "delete"
     student: Any = change.after or change.before
@@ -88,7 +90,7 @@ class ImportLog:
         is_sqlite = self._connection.dialect.name == "sqlite"
         theirs = select(H.student_id).where(H.id > self._newest_entry)  # few, found by their ids alone
         conditions = [D.id > self._newest_student] if is_sqlite else [D.id >= inserted.lastrowid, D.id.not_in(theirs)]
-        added = self.add(literal("create"), D.id, NULLS, [D[field] for field in FIELDS], conditions)
+        added = self.add(literal("create"), D.id, NULLS, [D[field] for field in STUDENT.names], conditions)
         if not is_sqlite and added != inserted.rowcount:
             raise RetryTransactionError("another program has inserted students during an import")
 

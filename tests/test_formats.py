@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litestar_app.exceptions import FileError, FileTooLargeError, InvalidFileError, UnsupportedFileError
-from litestar_app.students.texts import find_fault, normalize
+from litestar_app.records.texts import find_fault, normalize
 from litestar_app.transfer.formats import (
     ImportRow,
     Kind,

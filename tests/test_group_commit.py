@@ -19,10 +19,11 @@ from litestar_app.database.unit_of_work import RowKey, UnitOfWork
 from litestar_app.entries import record_change
 from litestar_app.exceptions import ConstraintError, DatabaseUnavailableError, PreconditionFailedError
 from litestar_app.http.conditions import parse_condition
+from litestar_app.records.record import etag
 from litestar_app.students.exceptions import StudentNotFoundError
-from litestar_app.students.listing import STUDENTS
-from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead, etag
-from litestar_app.students.service import FIXED, StudentService
+from litestar_app.students.record import STUDENT
+from litestar_app.students.schemas import StudentCreate, StudentPatch, StudentRead
+from litestar_app.students.service import StudentService
 from tests.conftest import Names, Rows
 from tests.database import create, open_transactions, prepare, run
 from tests.mariadb import MariaDB, open_session
@@ -277,7 +278,7 @@ class Students(StudentService):
 
     def __init__(self, alchemy: AlchemyConfig) -> None:
         self.database = Database(alchemy)
-        self.database.compile(FIXED)
+        self.database.compile(STUDENT.reads)
         self.database.listen(record_change)
         super().__init__(self.database)
 
@@ -360,13 +361,13 @@ def test_rows_of_a_group_are_locked_in_their_order(mysql_url: str, monkeypatch: 
         async with asyncio.timeout(60), database.open():
             for rows in ([3, 1, 2, 1, None], [4, 4], [None, 5]):
                 works = [create(f"{row}") for row in rows]
-                keys = [None if row is None else (STUDENTS, row) for row in rows]
+                keys = [None if row is None else (STUDENT.table, row) for row in rows]
                 written = [database.write(work, row=key) for work, key in zip(works, keys, strict=True)]
                 assert await asyncio.gather(*written) == [f"{row}" for row in rows]
 
     with prepare(mysql_url) as alchemy:
         asyncio.run(main(alchemy))
-    assert locked == [[(STUDENTS, 1), (STUDENTS, 2), (STUDENTS, 3)]]
+    assert locked == [[(STUDENT.table, 1), (STUDENT.table, 2), (STUDENT.table, 3)]]
 
 
 @pytest.mark.parametrize("scheme", ["mysql", "mariadb"])
@@ -383,9 +384,9 @@ def test_rows_beside_those_of_a_group_may_be_locked(mariadb: MariaDB, mysql_url:
             open_session(mariadb, mysql_url, "SELECT * FROM students WHERE id = 2 FOR UPDATE"),
             open_transactions(alchemy) as transactions,
         ):
-            (outcome,) = transactions.run([lambda unit: unit.lock_all([(STUDENTS, row) for row in (1, 3, 4, 5)])])
+            (outcome,) = transactions.run([lambda unit: unit.lock_all([(STUDENT.table, row) for row in (1, 3, 4, 5)])])
             assert outcome is None
-            (outcome,) = transactions.run([lambda unit: unit.lock_all([(STUDENTS, row) for row in (1, 2)])])
+            (outcome,) = transactions.run([lambda unit: unit.lock_all([(STUDENT.table, row) for row in (1, 2)])])
             assert "Lock wait timeout" in str(outcome)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from litestar_app.students.listing import Cursor, Listing
+from litestar_app.students.record import LISTINGS
 from tests.conftest import Rows
 from tests.mariadb import MariaDB, open_session
 from tests.service import ANANYA, API_KEYS, AS_EDITOR, serve_database
@@ -233,8 +233,7 @@ def test_cursor_of_another_list_is_a_400(imported: httpx.Client) -> None:
     cursor = link.partition("cursor=")[2].partition(">")[0]
     assert imported.get(f"/student/1/history?cursor={cursor}").status_code == 200
     damaged = "query parameter 'cursor': damaged; take it from a Link header as it is"
-    of_students = Listing().make_cursor(None, is_backward=False)
-    assert isinstance(of_students, Cursor)
+    of_students = LISTINGS.create().make_cursor(None, is_backward=False)
     for path, detail in {
         f"/student/2/history?cursor={cursor}": "query parameter 'cursor': it belongs to another list",
         f"/imports?cursor={cursor}": "query parameter 'cursor': it belongs to another list",

@@ -22,7 +22,7 @@ from litestar_app.database import Database
 from litestar_app.database.limits import SCANNERS
 from litestar_app.exceptions import InvalidQueryError
 from litestar_app.http.connections import run_while_connected
-from litestar_app.students.listing import Boundary, Cursor, Filters, create_listing, select_students
+from litestar_app.students.record import LISTINGS
 from tests.conftest import Rows
 from tests.database import prepare, run
 from tests.service import ANANYA, serve_database
@@ -225,6 +225,7 @@ def test_walk_passes_infinities(sqlite_url: str, query_file: Callable[..., Rows]
 
 
 INFINITY, NAN = float("inf"), float("nan")
+Filters, Boundary, Cursor = LISTINGS.filters_type, LISTINGS.boundary_type, LISTINGS.cursor_type
 
 
 @pytest.mark.parametrize("sort", ["cgpa,id", "-cgpa,id", "name,cgpa,id", "cgpa,name,id"])
@@ -248,7 +249,7 @@ def test_boundary_of_infinity_is_no_error(client: httpx.Client, sort: str, is_ba
     ],
     ids=repr,
 )
-def test_cursor_of_no_number_is_damaged(client: httpx.Client, filters: Filters, boundary: Boundary | None) -> None:
+def test_cursor_of_no_number_is_damaged(client: httpx.Client, filters: Any, boundary: Any) -> None:
     cursor = Cursor(filters, "cgpa,id", is_backward=False, boundary=boundary).encode()
     response = client.get(f"/students?cursor={cursor}")
     assert (response.status_code, response.json()["detail"]) == (400, f"query parameter {DAMAGED}")
@@ -290,9 +291,9 @@ BAD_SORT = "'sort': expected a list such as department,-cgpa, of id, name, depar
 
 def test_name_to_look_for_has_one_limit_everywhere() -> None:
     """Also where no schema of a route has checked it, as for a command."""
-    create_listing(name="x" * 100)
+    LISTINGS.create(name="x" * 100)
     with pytest.raises(InvalidQueryError, match="expected at most 100 characters"):
-        create_listing(name="x" * 101)
+        LISTINGS.create(name="x" * 101)
 
 
 def test_filters_are_normalised(client: httpx.Client, query: Callable[..., Rows]) -> None:
@@ -314,7 +315,7 @@ def test_filters_are_normalised(client: httpx.Client, query: Callable[..., Rows]
     assert [student["id"] for student in client.get(page.links["next"]["url"]).json()] == [2]
 
 
-CURSOR = create_listing(department=["A", "B"], sort="name").make_cursor(None, is_backward=True).encode()
+CURSOR = LISTINGS.create(department=["A", "B"], sort="name").make_cursor(None, is_backward=True).encode()
 CURSOR_OF_OTHERS = Cursor(Filters(), "nothing", is_backward=False, boundary=None).encode()
 BAD_QUERIES = [
     ("department=", "'department': empty; leave it out"),
@@ -380,15 +381,15 @@ def test_index_leads_to_every_page(sqlite_url: str, asked: dict[str, Any]) -> No
     """Nothing is sorted."""
     student = {"id": 5, "name": "Ananya", "department": "CSE", "cgpa": 8.9}
     with prepare(sqlite_url) as alchemy, alchemy.get_engine().connect() as connection:
-        listing = create_listing(**asked)
+        listing = LISTINGS.create(**asked)
         for backward in (False, True):
             cursor = listing.make_cursor(None, is_backward=backward)
-            positions = [listing, create_listing(cursor=cursor.encode())]
+            positions = [listing, LISTINGS.create(cursor=cursor.encode())]
             boundary = type("Row", (), student)()
-            positions.append(create_listing(cursor=listing.make_cursor(boundary, is_backward=backward).encode()))
+            positions.append(LISTINGS.create(cursor=listing.make_cursor(boundary, is_backward=backward).encode()))
             for position in positions:
                 assert position.is_short
-                for statement in select_students(position):
+                for statement in position.select():
                     sql = statement.limit(9).compile(connection, compile_kwargs={"literal_binds": True})
                     ((*_, plan),) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")
                     assert " INDEX " in plan or "INTEGER PRIMARY KEY" in plan or (plan, asked) == (
@@ -403,7 +404,7 @@ def test_index_leads_to_every_page(sqlite_url: str, asked: dict[str, Any]) -> No
     ids=str,
 )  # fmt: skip
 def test_what_no_index_leads_to_is_not_short(asked: dict[str, Any]) -> None:
-    assert not create_listing(**asked).is_short
+    assert not LISTINGS.create(**asked).is_short
 
 
 def test_long_read_is_stopped_when_nobody_waits(database_url: str) -> None:

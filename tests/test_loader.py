@@ -12,7 +12,7 @@ from litestar_app.database.config import AlchemyConfig
 from litestar_app.database.limits import Timeouts
 from litestar_app.database.loader import BATCH, CONCURRENT, Loader
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError
-from litestar_app.students.service import BY_ID, BY_IDS
+from litestar_app.students.record import STUDENT
 from tests.database import create, prepare
 
 
@@ -21,7 +21,7 @@ class SlowDatabase(Database):
 
     def __init__(self, alchemy: AlchemyConfig) -> None:
         super().__init__(alchemy)
-        self.compile([BY_ID, BY_IDS])
+        self.compile([STUDENT.by_id, STUDENT.by_ids])
         self.statements: list[Select[Any]] = []
         self.may_go_on = asyncio.Event()
         self.error: Exception | None = None
@@ -45,7 +45,7 @@ def load(alchemy: AlchemyConfig, ids: list[int], error: Exception | None = None,
 
     async def main() -> Any:
         database = SlowDatabase(alchemy)
-        loader = Loader(database, BY_ID, BY_IDS)
+        loader = Loader(database, STUDENT.by_id, STUDENT.by_ids)
         async with asyncio.timeout(60), database.open():
             for name in "ABC":
                 await database.write(create(name))
@@ -68,7 +68,7 @@ def test_rows_share_statements(alchemy: AlchemyConfig) -> None:
     statements, outcomes, (_, name, *_) = load(alchemy, ids)
     assert isinstance(outcomes.pop(), asyncio.CancelledError)
     assert [row and row[:2] for row in outcomes] == [(n, "ABC"[n - 1]) if n < 4 else None for n in ids[:-1]]
-    assert statements == [BY_ID] * CONCURRENT + [BY_IDS] * 3 + [BY_ID]
+    assert statements == [STUDENT.by_id] * CONCURRENT + [STUDENT.by_ids] * 3 + [STUDENT.by_id]
     assert name == "B"
 
 
@@ -83,4 +83,4 @@ def test_row_that_has_waited_too_long_is_not_read(alchemy: AlchemyConfig, error:
     """It is told what those before it have waited for, as where the server hangs."""
     statements, outcomes, (_, name, *_) = load(alchemy, [1] * (CONCURRENT + 3), error, too_late=True)
     assert [type(outcome) for outcome in outcomes[CONCURRENT:-1]] == [type(error) if error else QueueTimeoutError] * 2
-    assert (statements, name) == ([BY_ID] * (CONCURRENT + 1), "B")
+    assert (statements, name) == ([STUDENT.by_id] * (CONCURRENT + 1), "B")

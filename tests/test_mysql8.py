@@ -20,8 +20,8 @@ from litestar_app.database.reads import compile_statement
 from litestar_app.database.unit_of_work import select_for_update
 from litestar_app.entries import INSERT as INSERT_ENTRY
 from litestar_app.exceptions import SettingsError
-from litestar_app.students import service as students
-from litestar_app.students.listing import STUDENTS as TABLE
+from litestar_app.students.record import STUDENT
+from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.merge import MERGE_LOCK
 from tests.certificates import Certificates, make_certificates
 from tests.database import prepare, run
@@ -139,7 +139,7 @@ def test_every_statement_of_a_day_is_of_mysql(stub: Stub, mysql_url: str) -> Non
         run_flows(client)
 
     async def lock(database: Database) -> Any:
-        await database.write(lambda unit: unit.lock_all([(TABLE, row) for row in (1, 2, 3)]))
+        await database.write(lambda unit: unit.lock_all([(STUDENT.table, row) for row in (1, 2, 3)]))
 
     with prepare(stub.url(mysql_url)) as alchemy:
         run(alchemy, lock)
@@ -166,9 +166,11 @@ def test_statement_of_mariadb_is_found(statement: str) -> None:
         assert_is_of_mysql(statement)
 
 
+ROW = StudentRead(1, "A", "B", 1.0)
+UPDATES = [STUDENT.update(ROW, dict.fromkeys(names))[0] for names in (["name"], STUDENT.names)]
 FIXED = [
-    *students.FIXED, students.INSERT, *students.UPDATES.values(), students.DELETE, INSERT_ENTRY,
-    *(select_for_update(TABLE, count, waits=waits) for count in (1, 3) for waits in (True, False)),
+    *STUDENT.reads, STUDENT.insert, *UPDATES, STUDENT.delete, INSERT_ENTRY,
+    *(select_for_update(STUDENT.table, count, waits=waits) for count in (1, 3) for waits in (True, False)),
 ]  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from litestar_app.database import Database, mysql
 from litestar_app.database.backend import RETRY_WITHIN
 from litestar_app.database.limits import THREADS, Timeouts
 from litestar_app.models import Student
-from litestar_app.students.listing import SHORT_PAGE, Listing
+from litestar_app.records.listing import SHORT_PAGE
+from litestar_app.students.record import LISTINGS
 from litestar_app.students.service import StudentService
 from tests.conftest import Rows
 from tests.database import prepare, run
@@ -80,8 +81,8 @@ def test_short_reads_run_on_the_event_loop(sqlite_url: str) -> None:
     async def read(database: Database) -> None:
         students = StudentService(database)
         for limit, offset in ((SHORT_PAGE, 0), (SHORT_PAGE, 1), (1, SHORT_PAGE)):
-            page = await students.list_page(Listing(limit=limit, offset=offset))
-            assert page.students == []  # and a short look for a page before, where there is an offset
+            page = await students.list_page(LISTINGS.create(limit=limit, offset=offset))
+            assert page.records == []  # and a short look for a page before, where there is an offset
         assert await database.fetch(select(func.count(Student.id)), {}) == [(0,)]  # which is not compiled once
 
     with prepare(sqlite_url) as alchemy:

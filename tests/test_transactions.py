@@ -20,7 +20,7 @@ from litestar_app.database.limits import Timeouts
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.database.writes import GroupError, Transactions
 from litestar_app.exceptions import CommitUnknownError, RejectedError, RetryTransactionError
-from litestar_app.students.service import BY_ID
+from litestar_app.students.record import STUDENT
 from tests.conftest import Names, Rows
 from tests.database import create, open_transactions, prepare
 from tests.mariadb import MariaDB
@@ -188,7 +188,7 @@ def test_reason_of_a_lost_connection_is_kept(mariadb: MariaDB, mysql_url: str) -
 
     def work(unit: UnitOfWork) -> None:
         for _ in range(2):
-            unit.execute_fixed(BY_ID, {"student_id": 1})
+            unit.execute_fixed(STUDENT.by_id, {"student_id": 1})
             mariadb.kill_sessions(mysql_url)
 
     with prepare(mysql_url) as alchemy, open_transactions(alchemy) as transactions:

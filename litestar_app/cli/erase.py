@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from litestar_app.cli.run import REJECTED, failures, use_database
-from litestar_app.students.schemas import MAX_ID
+from litestar_app.records.fields import MAX_ID
 
 if TYPE_CHECKING:
     from litestar_app.database import Database

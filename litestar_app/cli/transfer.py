@@ -21,7 +21,7 @@ from litestar_app.students.schemas import CGPA_MAX
 
 if TYPE_CHECKING:
     from litestar_app.database import Database
-    from litestar_app.students.listing import Listing
+    from litestar_app.records.listing import Listing
     from litestar_app.transfer.export import Format
     from litestar_app.transfer.imports import ImportOptions
     from litestar_app.transfer.schemas import Report
@@ -129,10 +129,10 @@ def export_command(file: str, *, kind: "Format | None", **filters: Any) -> None:
         raise click.UsageError("A workbook is not for a terminal: name a file")
     with failures():
         from litestar_app.exceptions import InvalidQueryError  # noqa: PLC0415  heavy
-        from litestar_app.students.listing import create_listing  # noqa: PLC0415
+        from litestar_app.students.record import LISTINGS  # noqa: PLC0415
 
         try:
-            listing = create_listing(**filters)
+            listing = LISTINGS.create(**filters)
         except InvalidQueryError as error:
             raise click.UsageError(_name_option(str(error))) from None
         with open_output(file) as out:
@@ -216,13 +216,12 @@ def _import(file: BinaryIO, options: "ImportOptions") -> "tuple[Report, bool]":
 
 
 async def _export(database: "Database", listing: "Listing", kind: "Format", out: BinaryIO) -> None:
-    from litestar_app.students.listing import select_count  # noqa: PLC0415  heavy
     from litestar_app.transfer.export import export  # noqa: PLC0415
 
     progress = Progress("written", is_shown=not out.isatty())
     total, rows = 0, -1 if kind == "csv" else 0  # the header is no row
     if progress.is_shown and kind != "xlsx":
-        ((total,),) = await database.fetch(select_count(listing.filters), {}, short=False)
+        ((total,),) = await database.fetch(listing.select_count(), {}, short=False)
     async with contextlib.aclosing(export(database, listing, kind)) as parts:
         async for part in parts:
             out.write(part)

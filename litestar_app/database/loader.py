@@ -37,7 +37,7 @@ class Loader:
     """
 
     def __init__(self, database: "Database", one: Select[Any], many: Select[Any]) -> None:
-        """Take the statement of one row, whose id is `student_id`, and the one that `select_by_ids` has made."""
+        """Take the statement of one row, whose id is `row_id`, and the one that `select_by_ids` has made."""
         self._database = database
         self._one = one
         self._many = many
@@ -56,7 +56,7 @@ class Loader:
             self._running += 1
             error: Exception | None = None
             try:
-                rows = await self._database.fetch(self._one, {"student_id": key})
+                rows = await self._database.fetch(self._one, {"row_id": key})
             except Exception as caught:
                 error = caught
                 raise

@@ -18,7 +18,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from litestar_app.database import Database
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.problems import problem_responses
-from litestar_app.students.listing import STUDENTS
+from litestar_app.students.record import STUDENT
 
 SVG = "image/svg+xml"
 STEP = 1000
@@ -60,11 +60,11 @@ def _compile_for_mysql(element: CodePoints, compiler: SQLCompiler, **options: An
     return f"CAST(CONVERT({compiler.process(element.clauses, **options)} USING utf8mb4) AS BINARY)"
 
 
-CGPA = STUDENTS.c.cgpa + 0.0  # a double: a column of SQLite may hold anything
-DEPARTMENT = CodePoints(STUDENTS.c.department)
+CGPA = STUDENT.table.c.cgpa + 0.0  # a double: a column of SQLite may hold anything
+DEPARTMENT = CodePoints(STUDENT.table.c.department)
 SUMMARIES = (
     select(
-        func.min(STUDENTS.c.department),  # all of a group are the same
+        func.min(STUDENT.table.c.department),  # all of a group are the same
         func.count(),
         func.avg(CGPA),
         func.min(CGPA),

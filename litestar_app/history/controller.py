@@ -17,7 +17,8 @@ from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import EDITOR, READ, format_links, is_plain_integer
 from litestar_app.http.problems import document_problem, problem_responses
 from litestar_app.http.security import NO_STORE
-from litestar_app.students.controller import LINK, StudentId, parse_id
+from litestar_app.records.responses import LINK
+from litestar_app.students.controller import StudentId, read_id
 from litestar_app.students.exceptions import StudentNotFoundError
 
 MAX_IMPORT_ID = 2**31 - 1
@@ -53,7 +54,7 @@ class HistoryController(Controller):
         cursor: CursorText = None,
     ) -> Response[list[Entry]]:
         """Return who has created, updated and deleted a student, and when, of a deleted student too."""
-        number = parse_id(student_id)
+        number = read_id(student_id)
         page = await history.list_entries(number, limit, cursor)
         return _respond(f"{get_root(request)}/student/{number}/history", limit, page)
 

@@ -12,9 +12,10 @@ from litestar_app.entries import HISTORY, IMPORTS, D, H
 from litestar_app.exceptions import InvalidQueryError
 from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
 from litestar_app.history.undo import undo
+from litestar_app.records.cursors import OpaqueCursor
+from litestar_app.records.fields import MAX_ID
 from litestar_app.students.exceptions import StudentNotFoundError
-from litestar_app.students.listing import OpaqueCursor
-from litestar_app.students.schemas import MAX_ID, StudentRead
+from litestar_app.students.schemas import StudentRead
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEWEST = MAX_ID

@@ -23,8 +23,7 @@ from litestar_app.entries import AFTER, BEFORE, HISTORY, IMPORTS, D, H, ImportLo
 from litestar_app.exceptions import ConstraintError
 from litestar_app.history.exceptions import ImportNotFoundError, StudentsChangedError
 from litestar_app.history.schemas import UndoReport
-from litestar_app.students.listing import STUDENTS
-from litestar_app.students.schemas import FIELDS
+from litestar_app.students.record import STUDENT
 from litestar_app.transfer.merge import PART
 from litestar_app.transfer.schemas import MAX_LISTED
 
@@ -65,11 +64,11 @@ def undo(unit: UnitOfWork, import_id: int, who: str) -> UndoReport:
 
 def _find_changed(connection: Connection, part: ColumnElement[bool]) -> list[int]:
     """Lock the entries and the students of a part, and find those that are not as the import has left them."""
-    entries = HISTORY.outerjoin(STUDENTS, D.id == H.student_id)
+    entries = HISTORY.outerjoin(STUDENT.table, D.id == H.student_id)
     # without a column of theirs MariaDB leaves the students out of the join, and does not lock them
     connection.execute(select(func.count(), func.count(D.id)).select_from(entries).where(part).with_for_update())
     is_last = ~exists().where(LATER.c.student_id == H.student_id, LATER.c.id > H.id).correlate(HISTORY)
-    is_same = and_(*(D[field].is_not_distinct_from(H[name]) for field, name in zip(FIELDS, AFTER, strict=True)))
+    is_same = and_(*(D[field].is_not_distinct_from(H[name]) for field, name in zip(STUDENT.names, AFTER, strict=True)))
     is_gone = and_(D.id.is_(None), H.before_name.is_not(None))  # else the person was erased
     is_as_left = or_(and_(H.action == "delete", is_gone), and_(H.action != "delete", D.id.is_not(None), is_same))
     changed = select(H.student_id).select_from(entries).where(part, not_(and_(is_last, is_as_left)))
@@ -88,10 +87,10 @@ def _revert(connection: Connection, part: ColumnElement[bool]) -> dict[str, int]
         is_created = D.id.in_(select(H.student_id).where(created))
     else:  # which does not look an IN up by its index
         is_created = and_(created, D.id == H.student_id)
-    old = {field: H[name] for field, name in zip(FIELDS, BEFORE, strict=True)}
+    old = {field: H[name] for field, name in zip(STUDENT.names, BEFORE, strict=True)}
     gone = select(H.student_id, *old.values()).where(deleted).order_by(H.student_id)
     return {
-        "deleted": execute(delete(STUDENTS).where(is_created)),
-        "updated": execute(update(STUDENTS).where(updated, D.id == H.student_id).values(old)),
-        "created": execute(insert(STUDENTS).from_select(["id", *FIELDS], gone)),
+        "deleted": execute(delete(STUDENT.table).where(is_created)),
+        "updated": execute(update(STUDENT.table).where(updated, D.id == H.student_id).values(old)),
+        "created": execute(insert(STUDENT.table).from_select(["id", *STUDENT.names], gone)),
     }

@@ -2,14 +2,16 @@
 
 import asyncio
 import datetime as dt
+import inspect
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
-from typing import Annotated, Any
+from inspect import Parameter
+from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from litestar import HttpMethod, Request, Response
@@ -19,6 +21,8 @@ from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import HeaderParameter, KwargDefinition, ParameterKwarg
 from litestar.typing import FieldDefinition
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_QUERY = 8192
 """Bytes of a query."""
@@ -63,6 +67,26 @@ WORDS: dict[object, str] = {
 }
 """What a value of a type is, for people."""
 BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
+
+
+def with_query(query: Mapping[str, tuple[Any, Any]]) -> Callable[[F], F]:
+    """Give a handler more query parameters, the annotation and the default of each; it takes them as `**query`."""
+
+    def extend(handler: F) -> F:
+        signature = inspect.signature(handler)
+        own = [one for one in signature.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+        added = [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in query.items()
+        ]
+        handler.__annotations__ = {
+            **{name: value for name, value in handler.__annotations__.items() if name != "query"},
+            **{one.name: one.annotation for one in added},
+        }
+        cast("Any", handler).__signature__ = signature.replace(parameters=[*own, *added])  # which Litestar reads
+        return handler
+
+    return extend
 
 
 def is_plain_integer(text: str) -> bool:

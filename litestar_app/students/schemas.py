@@ -1,17 +1,13 @@
 """What a client sends and gets of a student. The rules stand here, in the words that a client reads."""
 
-from hashlib import blake2b
 from typing import Annotated
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from litestar_app.students.texts import MAX_LENGTH, PATTERN, find_fault
+from litestar_app.records.texts import MAX_LENGTH, PATTERN, find_fault
 
 CGPA_MAX = 10
 """The best CGPA."""
-MAX_ID = 2**63 - 1
-"""The highest id that a database holds."""
 
 _TEXT_RULE = (
     f"1 to {MAX_LENGTH} characters, at least one of them visible, once the text is normalised: Unicode NFC, no white "
@@ -51,10 +47,6 @@ class StudentCreate(Struct, forbid_unknown_fields=True):
         self.cgpa += 0.0  # makes -0.0 the 0.0 that it equals
 
 
-FIELDS = StudentCreate.__struct_fields__
-"""The columns of a student, without the id."""
-
-
 class StudentUpdate(StudentCreate, forbid_unknown_fields=True):
     """All of a student, as a replacement; it may repeat the id of its path."""
 
@@ -90,8 +82,3 @@ class Message(Struct):
     """A text for a person."""
 
     message: Annotated[str, Meta(description="what was done", examples=["Student deleted successfully"])]
-
-
-def etag(student: StudentRead) -> str:
-    """Make a strong entity tag (RFC 9110), quotes included: it changes exactly when the student does."""
-    return f'"{blake2b(msgspec.json.encode(student), digest_size=12).hexdigest()}"'

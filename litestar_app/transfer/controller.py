@@ -33,11 +33,10 @@ from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.http.callers import get_caller, name_caller
 from litestar_app.http.connections import run_while_connected
 from litestar_app.http.downloads import Download, Pace, begin
-from litestar_app.http.parameters import READ, IdempotencyKey, parse_key
+from litestar_app.http.parameters import READ, IdempotencyKey, parse_key, with_query
 from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_responses
 from litestar_app.http.uploads import FORM, receive_file
-from litestar_app.students.controller import CgpaMax, CgpaMin, Departments, NameFilter, Sort
-from litestar_app.students.listing import create_listing
+from litestar_app.students.record import LISTINGS
 from litestar_app.transfer.exceptions import ImportRejectedError
 from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
@@ -162,20 +161,17 @@ class TransferController(Controller):
             ),
         },
     )
-    async def export_students(  # noqa: PLR0913, PLR0917  the parameters of the route
+    @with_query(LISTINGS.query)
+    async def export_students(
         self,
         request: Request[Any, Any, Any],
         database: NamedDependency[Database],
         shares: NamedDependency[TransferShares],
         format: FormatName = "csv",  # noqa: A002  the parameter of the route
-        sort: Sort = None,
-        department: Departments = (),
-        name: NameFilter = None,
-        cgpa_min: CgpaMin = None,
-        cgpa_max: CgpaMax = None,
+        **query: Any,
     ) -> Download:
         """Return all students that match as a file: one state of the database, streamed."""
-        listing = create_listing(sort=sort, department=department, name=name, cgpa_min=cgpa_min, cgpa_max=cgpa_max)
+        listing = LISTINGS.create(**query)
         parts = shares.exports.stream(name_caller(request.scope), export(database, listing, format))
         if request.method == HttpMethod.GET:
             parts = await run_while_connected(request, begin(parts))

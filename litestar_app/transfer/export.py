@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Select
 
 from litestar_app.database import Database
 from litestar_app.database.sqlite import decode_any
+from litestar_app.records.listing import Listing
 from litestar_app.resources import using_temporary_files
-from litestar_app.students.listing import Listing, select_students
 from litestar_app.transfer.formats import encode_csv, encode_csv_header, encode_ndjson, write_xlsx
 
 Format = Literal["csv", "ndjson", "xlsx"]
@@ -23,7 +23,7 @@ CHUNK = 64 * 1024
 
 def export(database: Database, listing: Listing, kind: Format) -> AsyncGenerator[bytes, None]:
     """Yield the parts of a file with all students that match, in order; `Database.stream` says what it raises."""
-    (statement,) = select_students(listing)
+    (statement,) = listing.select()
     return database.stream(lambda connection: EXPORTERS[kind](connection, statement))
 
 

@@ -33,8 +33,8 @@ from sqlalchemy.schema import CreateTable
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
-from litestar_app.students.listing import STUDENTS
-from litestar_app.students.schemas import FIELDS, StudentRead
+from litestar_app.students.record import STUDENT
+from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.formats import ALL, NAME, Batch, ImportRow, Match, SentRow
 from litestar_app.transfer.formats.readers import MAX_DOUBLE
 from litestar_app.transfer.formats.rows import BITS, EMPTY
@@ -78,7 +78,7 @@ PART = 10_000
 """Rows of which a statement takes care, so that none takes as long as a server that hangs."""
 CACHE = 64 * 1024
 """KiB that SQLite may keep of the indexes while it merges."""
-STAGED_COLUMNS = ("number", "id", *FIELDS, "given", "emptied")
+STAGED_COLUMNS = ("number", "id", *STUDENT.names, "given", "emptied")
 KEYS: dict[Match, str] = {"id": "id", "name,department": "name, department"}
 """What two rows of the same student have in common."""
 MERGE_LOCK = (
@@ -92,7 +92,7 @@ seconds are waited for that: longer than a hung server may let one statement wai
 ROUNDING = 5.1e-15
 """How far a CGPA that a spreadsheet has saved, with 15 digits, may be from the one that was exported: from 1 to 10 so
 much, for others so many times the exported one."""
-S, D, T = STAGED.c, STUDENTS.c, SENT.c
+S, D, T = STAGED.c, STUDENT.table.c, SENT.c
 Execute: TypeAlias = Callable[..., Any]
 
 
@@ -244,7 +244,7 @@ class Merge:
             elif self._match == "name,department":
                 same = and_(D.name == S.name, D.department == S.department)
                 found = select(func.min(D.id)).where(same).scalar_subquery()
-                matches = select(func.count()).select_from(STUDENTS).where(same).scalar_subquery()
+                matches = select(func.count()).select_from(STUDENT.table).where(same).scalar_subquery()
                 self._execute(update(STAGED).where(part).values(target=found, matches=matches))
                 if self._has_sent:
                     same = or_(same, self._match_sent(part))
@@ -272,12 +272,12 @@ class Merge:
         """Prefer the students who are stored as their rows were sent; return what such a row and its student have."""
         sent = [D[field] == func.coalesce(T[field], S[field]) for field in ("name", "department")]
         same = and_(T.number == S.number, *sent)
-        pairs = SENT.join(STUDENTS, and_(*sent))
+        pairs = SENT.join(STUDENT.table, and_(*sent))
         found = select(func.min(D.id)).select_from(pairs).where(T.number == S.number).scalar_subquery()
         matches = select(func.count()).select_from(pairs).where(T.number == S.number).scalar_subquery()
         self._execute(update(STAGED).where(part).values(target=func.coalesce(found, S.target)))
         self._execute(update(STAGED).where(part).values(matches=func.coalesce(func.nullif(matches, 0), S.matches)))
-        return exists().where(same).correlate(STAGED, STUDENTS)
+        return exists().where(same).correlate(STAGED, STUDENT.table)
 
     def _keep_sent(self, part: ColumnElement[bool]) -> None:
         """Take a text that is sent as it is stored as one that is not given."""
@@ -339,8 +339,8 @@ class Merge:
     def find_problems(self, limit: int | None) -> Iterator[ImportProblem]:
         """Describe the rows that are rejected, up to a limit."""
         wrong = (
-            select(STAGED, *(D[field].label(f"stored_{field}") for field in FIELDS), T.invalid, T.problems)
-            .select_from(STAGED.outerjoin(STUDENTS, D.id == S.target).outerjoin(SENT, T.number == S.number))
+            select(STAGED, *(D[field].label(f"stored_{field}") for field in STUDENT.names), T.invalid, T.problems)
+            .select_from(STAGED.outerjoin(STUDENT.table, D.id == S.target).outerjoin(SENT, T.number == S.number))
             .where(S.is_wrong == 1)
             .order_by(S.number)
             .limit(limit)
@@ -370,15 +370,15 @@ class Merge:
     def find_changes(self, limit: int) -> list[ImportChange]:
         """Describe what good rows create and update, up to a limit."""
         changing = (
-            select(STAGED, *(D[field].label(f"stored_{field}") for field in FIELDS))
-            .select_from(STAGED.outerjoin(STUDENTS, D.id == S.target))
+            select(STAGED, *(D[field].label(f"stored_{field}") for field in STUDENT.names))
+            .select_from(STAGED.outerjoin(STUDENT.table, D.id == S.target))
             .where(S.is_wrong == 0, or_(S.target.is_(None), S.changed != 0))
             .order_by(S.number)
             .limit(limit)
         )
         changes = []
         for row in self._execute(changing):
-            stored = [getattr(row, f"stored_{field}") for field in FIELDS]
+            stored = [getattr(row, f"stored_{field}") for field in STUDENT.names]
             written = ALL if row.target is None else row.changed
             after = [
                 getattr(row, field) if written & bit else old for (field, bit), old in zip(_bits(), stored, strict=True)
@@ -393,8 +393,9 @@ class Merge:
         On SQLite, many new students are written in half of the time without the indexes, which are then made anew.
         Nobody sees that: a schema is part of the transaction there.
         """
-        stored = self._execute(select(func.count()).select_from(STUDENTS)).scalar_one()
-        rebuilt = STUDENTS.indexes if self._connection.dialect.name == "sqlite" and created > max(stored, PART) else ()
+        stored = self._execute(select(func.count()).select_from(STUDENT.table)).scalar_one()
+        is_sqlite = self._connection.dialect.name == "sqlite"
+        rebuilt = STUDENT.table.indexes if is_sqlite and created > max(stored, PART) else ()
         for index in rebuilt:
             index.drop(self._connection, checkfirst=True)
         for part in self._parts:
@@ -405,21 +406,21 @@ class Merge:
             index.create(self._connection)
 
     def _update(self, good: ColumnElement[bool], log: ChangeLog) -> None:
-        before = [D[field] for field in FIELDS]
+        before = [D[field] for field in STUDENT.names]
         after = [case((_has(S.changed, bit), S[field]), else_=D[field]) for field, bit in _bits()]
         log.add(literal("update"), D.id, before, after, [good, D.id == S.target, S.changed != 0])
         for field, bit in _bits():
             changing = and_(good, D.id == S.target, _has(S.changed, bit))
-            self._execute(update(STUDENTS).where(changing).values({field: S[field]}))
+            self._execute(update(STUDENT.table).where(changing).values({field: S[field]}))
 
     def _create(self, good: ColumnElement[bool], log: ChangeLog) -> None:
-        new = select(*(S[field] for field in FIELDS)).where(good, S.target.is_(None)).order_by(S.number)
+        new = select(*(S[field] for field in STUDENT.names)).where(good, S.target.is_(None)).order_by(S.number)
         log.expect_created()
-        log.add_created(self._execute(insert(STUDENTS).from_select(FIELDS, new)))
+        log.add_created(self._execute(insert(STUDENT.table).from_select(STUDENT.names, new)))
 
 
 def _bits() -> Iterator[tuple[str, int]]:
-    return zip(FIELDS, BITS, strict=True)
+    return zip(STUDENT.names, BITS, strict=True)
 
 
 def _is_filled(stored: object) -> bool:

@@ -23,7 +23,7 @@ import httpx
 import psutil
 import pymysql
 
-from litestar_app.students.listing import create_listing
+from litestar_app.students.record import LISTINGS
 from litestar_app.students.schemas import StudentRead
 from litestar_app.students.synthetic import make_students
 from litestar_app.transfer.controller import MAX_FILE_BYTES
@@ -285,7 +285,7 @@ class Capacity:
 
     def _find_pages(self, sort: str) -> dict[str, int]:
         """Choose pages at random depths by the cursors that a walk would have."""
-        listing, pages = create_listing(sort=sort), {}
+        listing, pages = LISTINGS.create(sort=sort), {}
         with self._read_rows(DEEP, "*") as rows:
             for row in rows:
                 pages[f"/students?cursor={listing.make_cursor(StudentRead(*row), is_backward=False).encode()}"] = 1

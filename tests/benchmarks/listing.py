@@ -17,8 +17,9 @@ import pymysql
 
 from litestar_app.database import Database
 from litestar_app.database.config import create_alchemy_config
+from litestar_app.records.listing import Listing
 from litestar_app.settings import Settings
-from litestar_app.students.listing import Listing, create_listing
+from litestar_app.students.record import LISTINGS
 from litestar_app.students.schemas import StudentRead
 from litestar_app.students.service import StudentService
 from litestar_app.transfer.export import Format, export
@@ -90,7 +91,7 @@ async def time_pages(url: str, count: int) -> list[tuple[float, float]]:
     async with database.open():
         students = StudentService(database)
         for case in CASES:
-            listing = create_listing(**case)
+            listing = LISTINGS.create(**case)
             matching = [
                 row
                 for row in rng.sample(rows, min(count, 1000))
@@ -105,7 +106,7 @@ async def time_pages(url: str, count: int) -> list[tuple[float, float]]:
             ]
             first = await time_page(students, listing)
             results.append(
-                (first, max([await time_page(students, create_listing(cursor=cursor)) for cursor in cursors]))
+                (first, max([await time_page(students, LISTINGS.create(cursor=cursor)) for cursor in cursors]))
             )
     return results
 
@@ -118,7 +119,7 @@ async def time_exports(url: str) -> None:
         for kind, sort in EXPORTS:
             before = peak = process.memory_info().rss
             began = time.perf_counter()
-            async for _ in export(database, create_listing(sort=sort), kind):
+            async for _ in export(database, LISTINGS.create(sort=sort), kind):
                 peak = max(peak, process.memory_info().rss)
             seconds = time.perf_counter() - began
             print(f"| {kind}, sort={sort}, in process | {LARGE / seconds:,.0f} | {(peak - before) / 2**20:.1f} |")

@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple, TypeAlias, get_args
 from msgspec import UNSET, Meta
 
 from litestar_app.http.validation import describe
-from litestar_app.students.schemas import MAX_ID, Cgpa, Department, Name
-from litestar_app.students.texts import MAX_LENGTH, find_fault, is_normal, is_plain, normalize
+from litestar_app.records.fields import MAX_ID
+from litestar_app.records.texts import MAX_LENGTH, find_fault, is_normal, is_plain, normalize
+from litestar_app.students.schemas import Cgpa, Department, Name
 from litestar_app.transfer.formats.cells import INTEGER, NUMBER, format_number, unprotect
 from litestar_app.transfer.formats.tables import Kind
 

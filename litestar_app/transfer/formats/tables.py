@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, TypeAlias
 
 from litestar_app.exceptions import InvalidFileError
-from litestar_app.students.texts import remove_invisible
+from litestar_app.records.texts import remove_invisible
 from litestar_app.transfer.formats.cells import protect
 
 Kind = Literal["csv", "ndjson", "json", "xlsx"]

@@ -11,10 +11,10 @@ class DatabasePlugin(InitPlugin):
     """Opens the database after advanced-alchemy's plugin has created the tables, and closes it before the engine."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the lifespan, and the database for handlers that depend on it."""
-        app_config.lifespan.append(self._database.open)
-        app_config.dependencies["database"] = Provide(lambda: self._database, sync_to_thread=False, use_cache=True)
+        app_config.lifespan.append(self.database.open)
+        app_config.dependencies["database"] = Provide(lambda: self.database, sync_to_thread=False, use_cache=True)
         return app_config

@@ -2,27 +2,25 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
 from litestar_app.database.unit_of_work import Change, UnitOfWork
 from litestar_app.exceptions import RetryTransactionError
-from litestar_app.models import HistoryEntry, Import, Student
+from litestar_app.models import HISTORY, Import
 from litestar_app.students.record import STUDENT
 
 Action = Literal["create", "update", "delete"]
-Values: TypeAlias = tuple[str | None, str | None, float | None]
-"""Name, department and CGPA."""
 
-HISTORY = cast("Table", HistoryEntry.__table__)
 IMPORTS = cast("Table", Import.__table__)
-H, D = HISTORY.c, cast("Table", Student.__table__).c
+H, D = HISTORY.c, STUDENT.table.c
 BEFORE, AFTER = ([f"{when}_{field}" for field in STUDENT.names] for when in ("before", "after"))
 COLUMNS = ("student_id", "at", "who", "action", "import_id", *BEFORE, *AFTER)
 INSERT = insert(HISTORY).values({name: bindparam(name) for name in COLUMNS}).inline()
-NOTHING: Values = (None, None, None)
+NOTHING = dict.fromkeys(STUDENT.names)
 NULLS = [null()] * len(STUDENT.names)
 
 MAX_EXPIRED = 1000
@@ -40,8 +38,8 @@ def record_change(unit: UnitOfWork, change: Change) -> None:
     unit.insert_later(INSERT, dict(zip(COLUMNS, what, strict=True)))
 
 
-def _values(student: Any) -> Values:
-    return NOTHING if student is None else (student.name, student.department, student.cgpa)
+def _values(student: Struct | None) -> Iterable[Any]:
+    return STUDENT.dump(NOTHING if student is None else STUDENT.get_stored(student)).values()
 
 
 class ImportLog:

@@ -1,9 +1,10 @@
 """The tables: their columns and what each database needs to know of them."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 from advanced_alchemy.base import DefaultBase
-from sqlalchemy import BigInteger, Double, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, String, Table, Text
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -34,6 +35,9 @@ class Student(DefaultBase):
     cgpa: Mapped[float] = mapped_column(Double)
 
 
+STUDENTS = cast("Table", Student.__table__)
+
+
 class IdempotencyKey(DefaultBase):
     """A key that a client sent with a request, and the first response to it."""
 
@@ -61,26 +65,28 @@ class ApiKey(DefaultBase):
     revoked_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class HistoryEntry(DefaultBase):
-    """What one write has done to one student; `before` and `after` are all NULL where the person was erased."""
+def _make_values(when: str) -> Iterator[Column[Any]]:
+    """Make the columns of the history for what a student was, or became; a text as long as others may have stored."""
+    for column in STUDENTS.columns:
+        if not column.primary_key:
+            yield Column(f"{when}_{column.name}", Text() if isinstance(column.type, String) else column.type)
 
-    __tablename__ = "history"
-    __table_args__ = (Index("ix_history_student_id", "student_id"), MYSQL)  # the database adds the id
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
-    student_id: Mapped[int] = mapped_column(BigInteger)
-    at: Mapped[int] = mapped_column(BigInteger)
-    """Microseconds since 1970."""
-    who: Mapped[str] = mapped_column(String(100))
-    action: Mapped[str] = mapped_column(String(6))
-    import_id: Mapped[int | None]
-    # as long as what a table of another program may hold
-    before_name: Mapped[str | None] = mapped_column(Text)
-    before_department: Mapped[str | None] = mapped_column(Text)
-    before_cgpa: Mapped[float | None] = mapped_column(Double)
-    after_name: Mapped[str | None] = mapped_column(Text)
-    after_department: Mapped[str | None] = mapped_column(Text)
-    after_cgpa: Mapped[float | None] = mapped_column(Double)
+HISTORY = Table(
+    "history",
+    DefaultBase.metadata,
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True),
+    Column("student_id", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("who", String(100), nullable=False),
+    Column("action", String(6), nullable=False),
+    Column("import_id", Integer),
+    *_make_values("before"),
+    *_make_values("after"),
+    Index("ix_history_student_id", "student_id"),  # the database adds the id
+    **MYSQL,
+)
+"""What one write has done to one student, `at` microseconds since 1970. If the person was erased, all values are NULL."""
 
 
 class Import(DefaultBase):

@@ -19,13 +19,13 @@ from litestar_app.database.transfers import stage, stream
 from litestar_app.database.unit_of_work import Listener, RowKey, UnitOfWork
 from litestar_app.database.writes import GroupCommit, Outcome, Transactions, Work, is_retryable
 from litestar_app.exceptions import DatabaseUnavailableError, QueueTimeoutError, RejectedError
-from litestar_app.models import HistoryEntry, IdempotencyKey, Import, Student
+from litestar_app.models import HISTORY, STUDENTS, IdempotencyKey, Import
 
 T = TypeVar("T")
 
 INTERRUPT_AGAIN = 0.2
 """Seconds after which work that goes on is interrupted again."""
-PINGS = [select(model.__table__).limit(1) for model in (Student, HistoryEntry, Import, IdempotencyKey)]
+PINGS = [select(table).limit(1) for table in (STUDENTS, HISTORY, Import.__table__, IdempotencyKey.__table__)]
 """Read each column once that a request needs."""
 
 

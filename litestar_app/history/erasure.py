@@ -5,13 +5,15 @@ from sqlalchemy import Connection, delete, select, text, update
 
 from litestar_app.database import Database
 from litestar_app.database.unit_of_work import UnitOfWork
-from litestar_app.entries import AFTER, BEFORE, HISTORY, D, H
+from litestar_app.entries import AFTER, BEFORE, D, H
 from litestar_app.exceptions import ConstraintError
 from litestar_app.idempotency import ANY, KEYS, hash_stored_keys
+from litestar_app.models import HISTORY
 from litestar_app.students.exceptions import StudentNotFoundError
 from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.schemas import ImportedStudent, Report
 
+NOTHING = (None,) * len(BEFORE)
 WIPE = dict.fromkeys([*BEFORE, *AFTER])
 
 
@@ -35,7 +37,7 @@ async def erase(database: Database, student_id: int, who: str) -> bool:
         is_known = connection.execute(wipe).rowcount > 0
         if connection.execute(delete(D.id.table).where(D.id == student_id)).rowcount:
             is_known = True
-            unit.changed(D.id.table, who, StudentRead(student_id, None, None, None), None)
+            unit.changed(D.id.table, who, StudentRead(student_id, *NOTHING), None)
         elif connection.execute(select(D.id).where(D.id == student_id)).first():
             raise ConstraintError
         connection.execute(wipe)  # the entry of a write that has held the student until now
@@ -88,7 +90,7 @@ def _wipe_responses(connection: Connection, student_id: int, names: set[str], im
     students += [student for change in changes for student in (change.before, change.after) if student]
     written = [msgspec.json.encode(name)[1:-1] for name in names | {one.name for one in students if one.name}]
     for key, _ in created:
-        save(key, StudentRead(student_id, None, None, None))
+        save(key, StudentRead(student_id, *NOTHING))
     for key, answer, report in reports:
         if any(name in answer.encode() for name in written):
             save(key, msgspec.structs.replace(report, errors=[], changes=[]))

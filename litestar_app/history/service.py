@@ -8,18 +8,20 @@ from msgspec import Meta
 from sqlalchemy import Column, ColumnElement, Connection, select
 
 from litestar_app.database import Database
-from litestar_app.entries import HISTORY, IMPORTS, D, H
+from litestar_app.entries import IMPORTS, D, H
 from litestar_app.exceptions import InvalidQueryError
 from litestar_app.history.schemas import Entry, ImportSummary, UndoReport
 from litestar_app.history.undo import undo
+from litestar_app.models import HISTORY
 from litestar_app.records.cursors import OpaqueCursor
 from litestar_app.records.fields import MAX_ID
 from litestar_app.students.exceptions import StudentNotFoundError
-from litestar_app.students.schemas import StudentRead
+from litestar_app.students.record import STUDENT
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEWEST = MAX_ID
 """Above every id."""
+NOTHING = (None,) * len(STUDENT.names)
 SUMMARY = [IMPORTS.c[name] for name in ImportSummary.__struct_fields__]
 
 
@@ -122,8 +124,9 @@ def _read(cursor: str | None, student_id: int | None) -> EntryCursor:
 def _make_entry(
     _id: int, student_id: int, at: int, who: str, action: Any, import_id: int | None, *values: Any
 ) -> Entry:
+    half = len(STUDENT.names)
     before, after = (
-        None if part == (None, None, None) else StudentRead(student_id, *part) for part in (values[:3], values[3:])
+        None if part == NOTHING else STUDENT.load((student_id, *part)) for part in (values[:half], values[half:])
     )
     return Entry(_make_time(at), who, action, import_id, before, after)
 

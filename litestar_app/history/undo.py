@@ -19,10 +19,11 @@ from sqlalchemy import (
 )
 
 from litestar_app.database.unit_of_work import UnitOfWork
-from litestar_app.entries import AFTER, BEFORE, HISTORY, IMPORTS, D, H, ImportLog
+from litestar_app.entries import AFTER, BEFORE, IMPORTS, D, H, ImportLog
 from litestar_app.exceptions import ConstraintError
 from litestar_app.history.exceptions import ImportNotFoundError, StudentsChangedError
 from litestar_app.history.schemas import UndoReport
+from litestar_app.models import HISTORY
 from litestar_app.students.record import STUDENT
 from litestar_app.transfer.merge import PART
 from litestar_app.transfer.schemas import MAX_LISTED

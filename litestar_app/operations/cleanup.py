@@ -11,8 +11,9 @@ from functools import partial
 from sqlalchemy import Table
 
 from litestar_app.database import Database
-from litestar_app.entries import HISTORY, IMPORTS, delete_expired, select_expired, select_newest
+from litestar_app.entries import IMPORTS, delete_expired, select_expired, select_newest
 from litestar_app.idempotency import delete_expired_keys
+from litestar_app.models import HISTORY
 
 logger = logging.getLogger("litestar_app")
 

@@ -106,13 +106,17 @@ class Record(Generic[R]):
         names = tuple(changes)
         if (statement := self._updates.get(names)) is None:
             if len(self._updates) == MAX_UPDATES:
-                return self._update_all, {name: getattr(stored, name) for name in self.names} | dict(changes)
+                return self._update_all, self.get_stored(stored) | dict(changes)
             statement = self._updates[names] = self._make_update(names)
         return statement, changes
 
     def _make_update(self, names: tuple[str, ...]) -> Update:
         columns: dict[str, Any] = {name: bindparam(name) for name in names}
         return update(self.table).where(self.table.c.id == bindparam("row_id")).values(columns)
+
+    def get_stored(self, record: Struct) -> dict[str, Any]:
+        """Return the values of a stored record without its id, in the order of the columns."""
+        return {name: getattr(record, name) for name in self.names}
 
     def get_values(self, data: Struct, stored: R | None = None) -> dict[str, Any]:
         """Return what is given, in the order of the columns; a text normalised, unless it is the stored one."""

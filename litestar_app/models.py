@@ -86,7 +86,7 @@ HISTORY = Table(
     Index("ix_history_student_id", "student_id"),  # the database adds the id
     **MYSQL,
 )
-"""What one write has done to one student, `at` microseconds since 1970. If the person was erased, all values are NULL."""
+"""What one write has done to one student, `at` microseconds since 1970. Of an erased person all values are NULL."""
 
 
 class Import(DefaultBase):

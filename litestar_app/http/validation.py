@@ -132,7 +132,7 @@ def _find_problems(value: object, kind: type[Struct], expected: Mapping[str, obj
             except msgspec.ValidationError:
                 yield f"/{name}", f"expected {describe(field.type)}"
             else:
-                for fault in filter(None, (rule(converted) for rule in _find_rules(field.type))):
+                for fault in filter(None, (rule(converted) for rule in find_rules(field.type))):
                     yield f"/{name}", fault
                 if name in expected and value[name] != expected[name]:
                     yield f"/{name}", f"expected {expected[name]}, or none"
@@ -143,7 +143,7 @@ def _find_problems(value: object, kind: type[Struct], expected: Mapping[str, obj
         yield f"/{pointer}", f"no such field; expected only {', '.join(fields)}"
 
 
-def _find_rules(annotation: Any) -> Iterator[Callable[[Any], str]]:
+def find_rules(annotation: Any) -> Iterator[Callable[[Any], str]]:
     """Find the functions in the field's own annotation: each tells the fault of a value, or ""."""
     for part in (annotation, *get_args(annotation)):
         yield from filter(callable, getattr(part, "__metadata__", ()))

@@ -125,7 +125,7 @@ def contains(field: Field, column: Column[Any]) -> Sequence[Filter]:
 def between(field: Field, column: Column[Any]) -> Sequence[Filter]:
     """Filter by two parameters, `<field>_min` and `<field>_max`, within the rules of the field."""
     kind: Any = field.kind | None
-    bounds = _find_bounds(field)
+    bounds = find_bounds(field)
     extra = {"minimum": bounds["ge"]} if "ge" in bounds else {}  # which Litestar leaves out if it is 0
 
     def make(filter_type: type[Filter], end: str, word: str) -> Filter:
@@ -135,16 +135,17 @@ def between(field: Field, column: Column[Any]) -> Sequence[Filter]:
     return [make(Lowest, "min", "lowest"), make(Highest, "max", "highest")]
 
 
-def _find_bounds(field: Field) -> dict[str, Any]:
+def find_bounds(field: Field) -> dict[str, Any]:
     """Return the least and the greatest value, as the rules of the field or of its type beside None say."""
-    metas = list(_find_metas(field.annotation))
+    metas = list(find_metas(field.annotation))
     return {name: bound for meta in metas for name in ("ge", "le") if (bound := getattr(meta, name)) is not None}
 
 
-def _find_metas(annotation: Any) -> Iterator[Meta]:
+def find_metas(annotation: Any) -> Iterator[Meta]:
+    """Find the rules of msgspec in an annotation, those of its parts too."""
     yield from (meta for meta in getattr(annotation, "__metadata__", ()) if isinstance(meta, Meta))
     for part in get_args(annotation):
-        yield from _find_metas(part)
+        yield from find_metas(part)
 
 
 def _is_text(value: object) -> bool:

@@ -29,7 +29,7 @@ class Record(Generic[R]):
     and then the same fields, in the same order, each of which may be None, since another program may have stored NULL.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  a declaration
         self,
         model: type[DefaultBase],
         *,
@@ -37,8 +37,11 @@ class Record(Generic[R]):
         patch: type[Struct],
         read: type[R],
         filters: Mapping[str, FilterKind] = MappingProxyType({}),
+        natural_key: tuple[str, ...] = (),
     ) -> None:
-        """Take the mapped class, the structs, and how a listing can be filtered, by the names of the fields.
+        """Take the mapped class, the structs, how a listing can be filtered, and what else than an id names a record.
+
+        Filters are by the names of the fields; the natural key has names of fields that are no numbers.
 
         Raises:
             TypeError: the class and the structs differ in their fields or in the order of those.
@@ -49,10 +52,13 @@ class Record(Generic[R]):
         self.patch = patch
         self.read = read
         self.filters = filters
+        self.natural_key = natural_key
         self.fields = tuple(make_field(field) for field in msgspec.structs.fields(create))
         self.names = tuple(field.name for field in self.fields)
         """The columns without the id."""
         self.columns = ("id", *self.names)
+        self.required = tuple(field.name for field in self.fields if not field.is_optional)
+        self.texts = tuple(field.name for field in self.fields if field.kind is str)
         for what, names in (
             (read.__name__, read.__struct_fields__),
             (patch.__name__, ("id", *patch.__struct_fields__)),

@@ -12,5 +12,6 @@ STUDENT = Record(
     patch=StudentPatch,
     read=StudentRead,
     filters={"department": equals, "name": contains, "cgpa": between},
+    natural_key=("name", "department"),
 )
 LISTINGS = Listings(STUDENT)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, BinaryIO, Literal, cast
 
 import msgspec
@@ -18,6 +18,7 @@ from litestar_app.database import Database
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.idempotency import Once
+from litestar_app.students.record import STUDENT
 from litestar_app.transfer.exceptions import ImportRejectedError
 from litestar_app.transfer.formats import (
     Batch,
@@ -43,6 +44,8 @@ that; and what a byte of a workbook counts, which is compressed. A row of one le
 WRONG_FILE = "is it the right file, and are its cells separated as the header's are?"
 
 
+get_key = itemgetter(*(2 + STUDENT.names.index(name) for name in STUDENT.natural_key))
+"""Takes the name and the department of a row."""
 MAX_HASHES = 100_000
 """Names that are kept in memory while namesakes are looked for: some 10 MB."""
 
@@ -89,7 +92,7 @@ class Staged(Struct):
         """Count namesakes, which costs the database four times as much."""
         if self.namesakes is not None:
             before = len(self.hashes)
-            self.hashes.update([hash(row[2:4]) for row in rows])
+            self.hashes.update([hash(get_key(row)) for row in rows])
             self.namesakes += before + len(rows) - len(self.hashes)
             if len(self.hashes) > MAX_HASHES:
                 self.namesakes = None

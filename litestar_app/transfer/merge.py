@@ -10,10 +10,8 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Double,
     Integer,
     MetaData,
-    String,
     Table,
     Text,
     and_,
@@ -35,7 +33,7 @@ from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
 from litestar_app.students.record import STUDENT
 from litestar_app.students.schemas import StudentRead
-from litestar_app.transfer.formats import ALL, NAME, Batch, ImportRow, Match, SentRow
+from litestar_app.transfer.formats import ALL, Batch, ImportRow, Match, SentRow
 from litestar_app.transfer.formats.readers import MAX_DOUBLE
 from litestar_app.transfer.formats.rows import BITS, EMPTY
 from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem
@@ -46,9 +44,7 @@ STAGED = Table(
     MetaData(),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("id", BigInteger),
-    Column("name", String(100)),
-    Column("department", String(100)),
-    Column("cgpa", Double),
+    *(Column(name, STUDENT.table.c[name].type) for name in STUDENT.names),
     Column("given", Integer),
     Column("emptied", Integer),
     Column("target", BigInteger),
@@ -65,8 +61,7 @@ SENT = Table(
     "import_sent",
     MetaData(),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("name", LONG_TEXT),
-    Column("department", LONG_TEXT),
+    *(Column(name, LONG_TEXT) for name in STUDENT.texts),
     Column("invalid", Integer),
     Column("problems", LONG_TEXT),
     prefixes=["TEMPORARY"],
@@ -79,7 +74,7 @@ PART = 10_000
 CACHE = 64 * 1024
 """KiB that SQLite may keep of the indexes while it merges."""
 STAGED_COLUMNS = ("number", "id", *STUDENT.names, "given", "emptied")
-KEYS: dict[Match, str] = {"id": "id", "name,department": "name, department"}
+KEYS: dict[Match, str] = {"id": "id", "name,department": ", ".join(STUDENT.natural_key)}
 """What two rows of the same student have in common."""
 MERGE_LOCK = (
     "SELECT GET_LOCK(IF(CHAR_LENGTH(DATABASE()) > 57, SHA2(DATABASE(), 256), CONCAT(DATABASE(), '.import')), 5)"
@@ -92,6 +87,7 @@ seconds are waited for that: longer than a hung server may let one statement wai
 ROUNDING = 5.1e-15
 """How far a CGPA that a spreadsheet has saved, with 15 digits, may be from the one that was exported: from 1 to 10 so
 much, for others so many times the exported one."""
+DOUBLES = {field.name for field in STUDENT.fields if field.kind is float}
 S, D, T = STAGED.c, STUDENT.table.c, SENT.c
 Execute: TypeAlias = Callable[..., Any]
 
@@ -105,8 +101,10 @@ def stage(connection: Connection, batches: Iterable[Batch], match: Match) -> Non
     dbapi_connection: Any = connection.connection.dbapi_connection
     cursor = dbapi_connection.cursor()
     mark = "?" if dialect.name == "sqlite" else "%s"
-    statement = f"INSERT INTO import_rows ({', '.join(STAGED_COLUMNS)}) VALUES ({', '.join([mark] * 7)})"  # noqa: S608
-    sent_statement = f"INSERT INTO import_sent VALUES ({', '.join([mark] * 5)})"  # noqa: S608
+    statement = (
+        f"INSERT INTO import_rows ({', '.join(STAGED_COLUMNS)}) VALUES ({', '.join([mark] * len(STAGED_COLUMNS))})"  # noqa: S608
+    )
+    sent_statement = f"INSERT INTO import_sent VALUES ({', '.join([mark] * len(SENT.c))})"  # noqa: S608
     for table in (STAGED, SENT):
         cursor.execute(str(CreateTable(table).compile(dialect=dialect)))
     if dialect.name == "sqlite":
@@ -139,13 +137,14 @@ def stage(connection: Connection, batches: Iterable[Batch], match: Match) -> Non
 
 def _make_storable(row: ImportRow, dialect: str) -> ImportRow:
     """Leave out infinity on MySQL, which has none."""
-    is_infinite = dialect != "sqlite" and row[4] is not None and math.isinf(row[4])
-    return (*row[:4], None, *row[5:]) if is_infinite else row
+    if dialect == "sqlite":
+        return row
+    return tuple(None if isinstance(value, float) and math.isinf(value) else value for value in row)
 
 
-def _encode(sent: SentRow) -> tuple[int, str | None, str | None, int, str]:
+def _encode(sent: SentRow) -> tuple[Any, ...]:
     problems = msgspec.json.encode([ImportProblem(*error) for error in sent.errors]).decode()
-    return sent.row[0], sent.name, sent.department, sent.invalid, problems
+    return sent.row[0], *sent.texts, sent.invalid, problems
 
 
 def _take_turn(cursor: Any) -> None:
@@ -242,7 +241,7 @@ class Merge:
                 self._execute(update(STAGED).where(part, S.id.is_not(None)).values(target=known, matches=1))
                 self._execute(update(STAGED).where(part, S.id.is_not(None), S.target.is_(None)).values(is_wrong=1))
             elif self._match == "name,department":
-                same = and_(D.name == S.name, D.department == S.department)
+                same = and_(*(D[name] == S[name] for name in STUDENT.natural_key))
                 found = select(func.min(D.id)).where(same).scalar_subquery()
                 matches = select(func.count()).select_from(STUDENT.table).where(same).scalar_subquery()
                 self._execute(update(STAGED).where(part).values(target=found, matches=matches))
@@ -270,7 +269,7 @@ class Merge:
 
     def _match_sent(self, part: ColumnElement[bool]) -> ColumnElement[bool]:
         """Prefer the students who are stored as their rows were sent; return what such a row and its student have."""
-        sent = [D[field] == func.coalesce(T[field], S[field]) for field in ("name", "department")]
+        sent = [D[field] == func.coalesce(T[field], S[field]) for field in STUDENT.natural_key]
         same = and_(T.number == S.number, *sent)
         pairs = SENT.join(STUDENT.table, and_(*sent))
         found = select(func.min(D.id)).select_from(pairs).where(T.number == S.number).scalar_subquery()
@@ -281,27 +280,30 @@ class Merge:
 
     def _keep_sent(self, part: ColumnElement[bool]) -> None:
         """Take a text that is sent as it is stored as one that is not given."""
-        for field, bit in list(_bits())[:2]:
+        for field, bit in _bits():
+            if field not in STUDENT.texts:
+                continue
             same = D[field] + "|" == T[field] + "|"  # with blanks at the end, which MySQL leaves out
             kept = exists().where(T.number == S.number, D.id == S.target, same)
             self._execute(update(STAGED).where(part, _has(S.given, bit), kept).values(given=S.given - bit))
 
     def _is_filled(self, field: str) -> ColumnElement[bool]:
         """Tell whether something is stored that an empty cell does not stand for."""
-        if field != "cgpa":
+        if field in STUDENT.texts:
             return func.trim(D[field]) != ""
         # JSON has no infinity, which is null in an export
-        return D.cgpa.is_not(None) if self._is_rounded else func.abs(D.cgpa) <= MAX_DOUBLE
+        return func.abs(D[field]) <= MAX_DOUBLE if field in DOUBLES and not self._is_rounded else D[field].is_not(None)
 
     def _differs(self, field: str) -> ColumnElement[bool]:
         """Compare what is stored with what the file has."""
-        if field == "cgpa" and self._is_rounded:
-            size = func.abs(D.cgpa)
+        old, new = D[field], S[field]
+        if field in DOUBLES and self._is_rounded:
+            size = func.abs(old)
             unit = case((size.between(1, 10), 1.0), (size <= MAX_DOUBLE, size), else_=1.0)
-            return or_(D.cgpa.is_(None), S.cgpa.is_(None), func.abs(D.cgpa - S.cgpa) > ROUNDING * unit)
+            return or_(old.is_(None) != new.is_(None), func.abs(old - new) > ROUNDING * unit)
         # SQLite may hold a BLOB of another program, which an export has as a text
-        is_blob_possible = field != "cgpa" and self._connection.dialect.name == "sqlite"
-        return (cast(D[field], Text) if is_blob_possible else D[field]).is_distinct_from(S[field])
+        is_blob_possible = field in STUDENT.texts and self._connection.dialect.name == "sqlite"
+        return (cast(old, Text) if is_blob_possible else old).is_distinct_from(new)
 
     def count(self, namesakes: int | None = None) -> dict[str, int]:
         """Count what is to be created, updated, left unchanged and rejected, and how many have a namesake.
@@ -314,8 +316,8 @@ class Merge:
             "updated": and_(good, found, S.changed != 0),
             "unchanged": and_(good, found, S.changed == 0),
             "rejected": S.is_wrong == 1,
-            "renamed": and_(good, found, _has(S.changed, NAME)),
-            "duplicates": and_(good, ~found, exists().where(D.name == S.name, D.department == S.department)),
+            "renamed": and_(good, found, _has(S.changed, dict(_bits())[STUDENT.natural_key[0]])),
+            "duplicates": and_(good, ~found, exists().where(*(D[name] == S[name] for name in STUDENT.natural_key))),
         }
         sums = select(*(func.coalesce(func.sum(case((which, 1), else_=0)), 0) for which in counted.values()))
         totals = [self._execute(sums.select_from(STAGED).where(part)).one() for part in self._parts]
@@ -330,9 +332,10 @@ class Merge:
 
     def _count_namesakes(self) -> int:
         """Count the rows to create whose name and department an earlier row has, and no student yet."""
-        place = func.row_number().over(partition_by=(S.name, S.department), order_by=S.number)
-        rows = select(S.name, S.department, S.target, place.label("place")).where(S.is_wrong == 0).subquery()
-        stored = exists().where(D.name == rows.c.name, D.department == rows.c.department)
+        key = [S[name] for name in STUDENT.natural_key]
+        place = func.row_number().over(partition_by=key, order_by=S.number)
+        rows = select(*key, S.target, place.label("place")).where(S.is_wrong == 0).subquery()
+        stored = exists().where(*(D[name] == rows.c[name] for name in STUDENT.natural_key))
         counted = select(func.count()).select_from(rows).where(rows.c.target.is_(None), rows.c.place > 1, ~stored)
         return int(self._execute(counted).scalar_one())
 

@@ -1,7 +1,8 @@
 """What an import reports."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from litestar_app.students.schemas import StudentRead
@@ -19,13 +20,14 @@ class ImportProblem(Struct, gc=False):
     detail: Annotated[str, Meta(description="what is expected", examples=["expected a number from 0 to 10"])]
 
 
-class ImportedStudent(Struct):
-    """A student as it will be."""
-
-    id: Annotated[int | None, Meta(description="null where the database will give it", examples=[1])]
-    name: Annotated[str | None, Meta(examples=["Ananya"])]
-    department: Annotated[str | None, Meta(examples=["CSE"])]
-    cgpa: Annotated[float | None, Meta(examples=[9.1])]
+ImportedStudent: Any = msgspec.defstruct(
+    "ImportedStudent",
+    [
+        ("id", Annotated[int | None, Meta(description="null where the database will give it", examples=[1])]),
+        *((field.name, field.type) for field in msgspec.structs.fields(StudentRead)[1:]),
+    ],
+    namespace={"__doc__": "A student as it will be."},
+)
 
 
 class ImportChange(Struct):

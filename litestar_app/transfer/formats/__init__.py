@@ -5,9 +5,6 @@ from litestar_app.transfer.formats.open import open_table
 from litestar_app.transfer.formats.rejected import write_rejected, write_rows
 from litestar_app.transfer.formats.rows import (
     ALL,
-    CGPA,
-    DEPARTMENT,
-    NAME,
     Batch,
     ImportRow,
     Match,
@@ -19,9 +16,6 @@ from litestar_app.transfer.formats.tables import Kind, Row, Table
 
 __all__ = [
     "ALL",
-    "CGPA",
-    "DEPARTMENT",
-    "NAME",
     "Batch",
     "ImportRow",
     "Kind",

@@ -5,18 +5,19 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from itertools import chain
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Self, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 import msgspec
 
 from litestar_app.exceptions import FileTooLargeError
 from litestar_app.resources import LATE_IMPORT
-from litestar_app.students.schemas import StudentRead
+from litestar_app.students.record import STUDENT
 from litestar_app.transfer.formats.cells import RISKY, protect
 from litestar_app.transfer.formats.tables import COLUMNS
 
-StudentRow: TypeAlias = tuple[int, str | None, str | None, float | None]
-"""A student as the database gives it: id, name, department, cgpa."""
+StudentRow: TypeAlias = Sequence[Any]
+"""A student as the database gives it: the id and the fields."""
+TEXTS = [STUDENT.columns.index(name) for name in STUDENT.texts]
 
 _json = msgspec.json.Encoder()
 
@@ -26,20 +27,19 @@ def encode_csv_header() -> bytes:
     return f"{','.join(COLUMNS)}\r\n".encode()
 
 
-def encode_csv(rows: Iterable[StudentRow]) -> bytes:
+def encode_csv(rows: Sequence[StudentRow]) -> bytes:
     """Return lines of a CSV file in UTF-8 (RFC 4180), with no cell that a spreadsheet would run as a formula."""
     text = StringIO(newline="")
     has_blanks = False
 
     def protect_row(row: StudentRow) -> StudentRow:
         nonlocal has_blanks
-        name, department = row[1] or "", row[2] or ""
-        has_blanks = has_blanks or name[:1] == " " or department[:1] == " "
-        return row[0], protect(name), protect(department), row[3]
+        has_blanks = has_blanks or any((row[at] or "")[:1] == " " for at in TEXTS)
+        return [protect(value or "") if at in TEXTS else value for at, value in enumerate(row)]
 
-    safe = [
-        row if (row[1] or "")[:1] not in RISKY and (row[2] or "")[:1] not in RISKY else protect_row(row) for row in rows
-    ]
+    safe = rows
+    if not all(RISKY.isdisjoint({(row[at] or "")[:1] for row in rows}) for at in TEXTS):  # few batches have any
+        safe = [protect_row(row) for row in rows]
     # quotes keep the blanks at the beginning of a text of another program, which an import leaves out without them
     csv.writer(text, quoting=csv.QUOTE_NONNUMERIC if has_blanks else csv.QUOTE_MINIMAL).writerows(safe)
     return text.getvalue().encode()
@@ -47,7 +47,7 @@ def encode_csv(rows: Iterable[StudentRow]) -> bytes:
 
 def encode_ndjson(rows: Iterable[StudentRow]) -> bytes:
     """Return lines of JSON."""
-    return _json.encode_lines([StudentRead(*row) for row in rows])
+    return _json.encode_lines(STUDENT.load_all(rows))
 
 
 class _Output:

@@ -5,7 +5,7 @@ from typing import BinaryIO
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.resources import LATE_IMPORT
 from litestar_app.transfer.formats.kinds import reject_other_kinds
-from litestar_app.transfer.formats.tables import Kind, Table
+from litestar_app.transfer.formats.tables import REQUIRED, Kind, Table
 from litestar_app.transfer.formats.text import ArrayTable, CsvTable, NdjsonTable, read_first_character
 
 ZIPS = (b"PK\3\4", b"PK\5\6", b"PK00PK\3\4")
@@ -41,7 +41,7 @@ def open_table(file: BinaryIO, kind: Kind | None, charset: str | None = None) ->
             )
         return table
     if not start:
-        raise InvalidFileError("The file is empty; expected a header with name, department, cgpa")
+        raise InvalidFileError(f"The file is empty; expected a header with {', '.join(REQUIRED)}")
     reject_other_kinds(file)
     if kind == "xlsx":
         name = NAMES[KINDS.get(read_first_character(file, charset), "csv")]

@@ -1,23 +1,35 @@
 """Rows: which of a table can be imported, and every problem of the others."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import call, itemgetter
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import UNSET
 
 from litestar_app.exceptions import InvalidFileError
+from litestar_app.records.fields import Field
 from litestar_app.transfer.formats.readers import INVALID, RULES, Reader, Sent, make_readers
-from litestar_app.transfer.formats.tables import COLUMNS, REQUIRED, SHOWN, Cells, NoValue, Row, Table, Unreadable
+from litestar_app.transfer.formats.tables import (
+    COLUMNS,
+    FIELDS,
+    REQUIRED,
+    SHOWN,
+    Cells,
+    NoValue,
+    Row,
+    Table,
+    Unreadable,
+)
 
 Match = Literal["id", "none", "name,department"]
 
-NAME: Final = 1
-DEPARTMENT: Final = 2
-CGPA: Final = 4
-BITS: Final = (NAME, DEPARTMENT, CGPA)
-ALL: Final = NAME | DEPARTMENT | CGPA
+BITS: Final = tuple(1 << number for number in range(len(FIELDS)))
+"""A bit for each field, in the order of the columns."""
+ALL: Final = sum(BITS)
 BATCH = 1000
 """Rows and errors that are handed on at once."""
+KINDS = [field.kind for field in FIELDS]
+"""The classes of the values of most rows."""
 EXPECTED = {name: f"expected {rule}" for name, rule in RULES.items()}
 EMPTY = {name: f"empty; expected {rule}" for name, rule in RULES.items()}
 MISSING = {name: f"missing; expected {RULES[name]}" for name in REQUIRED}
@@ -25,9 +37,9 @@ SPLIT = "more cells than the header has; a decimal comma needs quotes around the
 SURPLUS = "more cells than the header has; remove the last ones, which are empty"
 STRAY = "expected nothing in a column that has no name in the header"
 
-ImportRow: TypeAlias = tuple[int, int | None, str | None, str | None, float | None, int, int]
-"""Row number, id, name, department, cgpa; which of the three have a value; which have a cell, but an empty one. The
-last two are sums of NAME, DEPARTMENT and CGPA. A plain tuple, for executemany."""
+ImportRow: TypeAlias = tuple[Any, ...]
+"""Row number, id, the values of the fields; which of them are given; which required ones have a cell, but an empty one.
+The last two are sums of BITS. A plain tuple, for executemany."""
 
 
 class RowError(NamedTuple):
@@ -43,11 +55,10 @@ class SentRow(NamedTuple):
     """A row of which some cells are not as this service stores them; of a stored student they may be right."""
 
     row: ImportRow
-    name: str | None
-    """The name as it was sent, if it is another one normalised, or breaks a rule."""
-    department: str | None
+    texts: list[str | None]
+    """Each text as it was sent, if it is another one normalised, or breaks a rule."""
     invalid: int
-    """Which cells break a rule: right where that is what is stored. A sum of NAME, DEPARTMENT and CGPA."""
+    """Which cells break a rule: right where that is what is stored. A sum of BITS."""
     errors: list[RowError]
     """What is wrong with those."""
 
@@ -77,7 +88,7 @@ def validate(table: Table, match: Match, sent: Iterable[Row] | None = None, size
             )
     batch = Batch([], [], [])
     layout = _Layout(table)
-    (at_id, read_id), (at_name, read_name), (at_department, read_department), (at_cgpa, read_cgpa) = layout.columns
+    readers, places = [read for _, read in layout.columns], itemgetter(*(at for at, _ in layout.columns))
     width, has_gaps, rows, errors = table.width, bool(table.gaps), batch.rows, batch.errors
     for row, cells in table if sent is None else sent:
         if len(rows) + len(batch.sent) + len(errors) >= size:
@@ -87,21 +98,12 @@ def validate(table: Table, match: Match, sent: Iterable[Row] | None = None, size
         if isinstance(cells, Unreadable):
             errors.append(RowError(row, None, cells.value[:SHOWN], cells.detail))
             continue
-        student_id = read_id(cells[at_id])
-        name = read_name(cells[at_name])
-        department = read_department(cells[at_department])
-        cgpa = read_cgpa(cells[at_cgpa])
+        student_id, *fields = map(call, readers, places(cells))
         if (  # most rows are like this, and the classes tell so with the least work
-            name.__class__ is str
-            and department.__class__ is str
-            and cgpa.__class__ is float
-            and student_id is not INVALID
-            and len(cells) <= width
-            and not has_gaps
+            list(map(type, fields)) == KINDS and student_id is not INVALID and len(cells) <= width and not has_gaps
         ):
-            rows.append((row, student_id, name, department, cgpa, ALL, 0))
+            rows.append((row, student_id, *fields, ALL, 0))
             continue
-        fields = (name, department, cgpa)
         problems = layout.find_problems(row, cells, student_id, fields)
         faults = layout.find_faults(row, cells, fields)
         may_be_stored = match == "name,department" or (match == "id" and student_id is not None)
@@ -116,20 +118,29 @@ def validate(table: Table, match: Match, sent: Iterable[Row] | None = None, size
 
 
 def _make_row(row: int, student_id: int | None, fields: Sequence[Any]) -> ImportRow:
-    given = sum(bit for bit, value in zip(BITS, fields, strict=True) if value is not None and value is not UNSET)
-    empty = sum(bit for bit, value in zip(BITS, fields, strict=True) if value is None)
-    values: list[Any] = [
-        None if value is UNSET else value.value if isinstance(value, Sent) else value for value in fields
-    ]
-    if isinstance(fields[2], Sent):  # a number beyond the rule, which is compared as one
-        values[2] = fields[2].sent
-    return row, student_id, values[0], values[1], values[2], given, empty
+    given = emptied = 0
+    for bit, field, value in zip(BITS, FIELDS, fields, strict=True):
+        if value is not UNSET and (value is not None or field.is_optional):
+            given |= bit
+        elif value is None:
+            emptied |= bit
+    return row, student_id, *map(_get_value, FIELDS, fields), given, emptied
+
+
+def _get_value(field: Field, value: Any) -> Any:
+    if isinstance(value, Sent):  # a number beyond the rule is compared as one
+        return value.value if field.kind is str else value.sent
+    return None if value is UNSET else value
 
 
 def _make_sent_row(row: int, student_id: int | None, fields: Sequence[Any], faults: list[RowError]) -> SentRow:
-    texts: list[Any] = [value.sent if isinstance(value, Sent) else None for value in fields[:2]]
+    texts: list[Any] = [
+        value.sent if isinstance(value, Sent) else None
+        for field, value in zip(FIELDS, fields, strict=True)
+        if field.kind is str
+    ]
     invalid = sum(bit for bit, value in zip(BITS, fields, strict=True) if isinstance(value, Sent) and value.fault)
-    return SentRow(_make_row(row, student_id, fields), texts[0], texts[1], invalid, faults)
+    return SentRow(_make_row(row, student_id, fields), texts, invalid, faults)
 
 
 def _get_position(error: RowError) -> int:
@@ -159,12 +170,15 @@ class _Layout:
             problems.append(RowError(row, None, stray[:SHOWN], detail))
         if student_id is INVALID:
             problems.append(RowError(row, "id", shown[0], self._explain("id", cells)))
-        for name, value, text in zip(REQUIRED, fields, shown[1:], strict=True):
+        for field, value, text in zip(FIELDS, fields, shown[1:], strict=True):
+            name = field.name
             if value is INVALID:
                 problems.append(RowError(row, name, text, self._explain(name, cells)))
-            elif value is None and student_id is None:
+            elif student_id is not None or field.is_optional:
+                continue
+            elif value is None:
                 problems.append(RowError(row, name, text, EMPTY[name]))
-            elif value is UNSET and student_id is None:
+            elif value is UNSET:
                 problems.append(RowError(row, name, "", MISSING[name]))
         return problems
 
@@ -172,7 +186,7 @@ class _Layout:
         """Tell which cells break a rule, unless that is what is stored."""
         return [
             RowError(row, name, self._table.show(cells[at])[:SHOWN], value.fault)
-            for (at, _), name, value in zip(self.columns[1:], REQUIRED, fields, strict=True)
+            for (at, _), name, value in zip(self.columns[1:], COLUMNS[1:], fields, strict=True)
             if isinstance(value, Sent) and value.fault
         ]
 

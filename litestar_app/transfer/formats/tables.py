@@ -8,11 +8,14 @@ from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, TypeAlias
 
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.records.texts import remove_invisible
+from litestar_app.students.record import STUDENT
 from litestar_app.transfer.formats.cells import protect
 
 Kind = Literal["csv", "ndjson", "json", "xlsx"]
-REQUIRED = ("name", "department", "cgpa")
-COLUMNS = ("id", *REQUIRED)
+FIELDS = STUDENT.fields
+REQUIRED = STUDENT.required
+COLUMNS = STUDENT.columns
+PERHAPS = ", ".join(name for name in COLUMNS if name not in REQUIRED)
 ERROR = "error"
 """The column of rejected rows that says why."""
 HEADER_ROWS = 20
@@ -131,8 +134,9 @@ class Table(ABC):
                 raise InvalidFileError(f"The column {name} is there twice; remove or rename one of them")
         if "id" not in self.columns and (missing := [name for name in REQUIRED if name not in self.columns]):
             raise InvalidFileError(
-                f"Row {self.row} is not a header with the columns name, department, cgpa and perhaps id: it lacks "
-                f"{', '.join(missing)} and has {_quote(header)}. The header must be one of the first {HEADER_ROWS} rows"
+                f"Row {self.row} is not a header with the columns {', '.join(REQUIRED)} and perhaps {PERHAPS}: "
+                f"it lacks {', '.join(missing)} and has {_quote(header)}. "
+                f"The header must be one of the first {HEADER_ROWS} rows"
             )
         names = [position for position, name in enumerate(header) if name.strip()]
         self.width = names[-1] + 1

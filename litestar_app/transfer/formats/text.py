@@ -153,7 +153,7 @@ class CsvTable(TextTable):
         self._header_row, cells, self.above_header = heads[self._delimiter]
         header = list(cells)
         if not header:
-            raise InvalidFileError("The file is empty; expected a header with name, department, cgpa")
+            raise InvalidFileError(f"The file is empty; expected a header with {', '.join(REQUIRED)}")
         if any("\0" in name for name in header):
             raise InvalidFileError("The file is not text, or in another charset; if it is UTF-16, name that charset")
         self.row = self._header_row

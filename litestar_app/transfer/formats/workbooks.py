@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from litestar_app.exceptions import InvalidFileError
+from litestar_app.students.record import STUDENT
 from litestar_app.transfer.formats.archives import Archive
 from litestar_app.transfer.formats.cells import format_number
 from litestar_app.transfer.formats.numbers import OTHERWISE, Formatted
@@ -11,14 +12,13 @@ from litestar_app.transfer.formats.sheets import Sheet, SheetRow, Workbook
 from litestar_app.transfer.formats.tables import (
     HEADER_ROWS,
     MAX_COLUMNS,
+    REQUIRED,
     SHOWN,
     NoValue,
     Row,
     Table,
     is_header,
 )
-
-TEXTS = ("name", "department")
 
 
 class WorkbookTable(Table):
@@ -42,7 +42,7 @@ class WorkbookTable(Table):
         """What is left of the sheet below its header, until it has been read once."""
         self._part = ""
         self._find_header()
-        self._texts = {self.columns[name] for name in TEXTS if name in self.columns}
+        self._texts = {self.columns[name] for name in STUDENT.texts if name in self.columns}
 
     def _find_header(self) -> None:
         first: SheetRow | None = None
@@ -67,7 +67,7 @@ class WorkbookTable(Table):
         if not any(sheet.is_visible for sheet in self._workbook.sheets):
             raise InvalidFileError("The workbook has no visible sheet")
         if first is None:
-            raise InvalidFileError("The first sheet is empty; expected a header with name, department, cgpa")
+            raise InvalidFileError(f"The first sheet is empty; expected a header with {', '.join(REQUIRED)}")
         self._take_header(*first)  # which says what it lacks
 
     def _take_header(self, row: int, cells: dict[int, Any]) -> None:

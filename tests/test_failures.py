@@ -9,17 +9,26 @@ from typing import Any
 
 import pymysql
 import pytest
+from advanced_alchemy.exceptions import DuplicateKeyError, IntegrityError, NotFoundError
 from pymysql.constants import CR, ER
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from litestar_app.database import failures
-from litestar_app.database.failures import Failure, classify, is_lost, raise_if_commit_unknown, raise_translated
+from litestar_app.database.failures import (
+    Failure,
+    classify,
+    is_lost,
+    raise_if_commit_unknown,
+    raise_translated,
+    translate_error,
+)
 from litestar_app.exceptions import (
     CommitUnknownError,
     ConstraintError,
     DatabaseFileError,
     DatabaseUnavailableError,
+    RepositoryError,
     RetryTransactionError,
     UnsupportedValueError,
 )
@@ -215,3 +224,36 @@ def test_other_exceptions_stay_as_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         raise_translated(error)
     assert caught.value is error
+
+
+def make_repository_error(kind: type[Exception], cause: Exception | None) -> Exception:
+    """Make an error of advanced-alchemy as its repositories raise it."""
+    error = kind()
+    error.__cause__ = cause
+    return error
+
+
+CONNECTION_LOST = pymysql.err.OperationalError(2013, "Lost connection")
+TWICE = pymysql.err.IntegrityError(1062, "Duplicate entry")
+OF_SESSIONS: list[tuple[Exception, str, type[Exception], int | None]] = [
+    (CONNECTION_LOST, "POST", CommitUnknownError, 503),
+    (CONNECTION_LOST, "GET", DatabaseUnavailableError, 503),
+    (make_repository_error(IntegrityError, CONNECTION_LOST), "PUT", CommitUnknownError, 503),
+    (pymysql.err.OperationalError(1205, "Lock wait timeout"), "POST", DatabaseUnavailableError, 503),
+    (pymysql.err.DataError(1406, "Data too long"), "POST", UnsupportedValueError, 422),
+    (TWICE, "POST", ConstraintError, 409),
+    (make_repository_error(DuplicateKeyError, TWICE), "POST", RepositoryError, 409),
+    (make_repository_error(NotFoundError, None), "GET", RepositoryError, 404),
+    (OSError("of a file"), "POST", OSError, None),
+    (ValueError("of a handler"), "POST", ValueError, None),
+]
+
+
+@pytest.mark.parametrize(("error", "method", "kind", "status"), OF_SESSIONS, ids=map(str, range(len(OF_SESSIONS))))
+def test_errors_of_sessions_and_repositories_become_ours(
+    error: Exception, method: str, kind: type[Exception], status: int | None
+) -> None:
+    """A write that has lost its connection may be stored; an error of something else stays as it is."""
+    translated = translate_error(error, method)
+    assert (type(translated), getattr(translated, "status", None)) == (kind, status)
+    assert status is not None or translated is error

@@ -21,8 +21,8 @@ from litestar_app.database.limits import TRANSFERS, Timeouts
 from litestar_app.database.reads import Reader
 from litestar_app.exceptions import QueueTimeoutError, RejectedError
 from litestar_app.metrics import BUSY
+from litestar_app.students.reports import Report
 from litestar_app.transfer.imports import ImportOptions, ImportService
-from litestar_app.transfer.schemas import Report
 from tests.conftest import Names, Rows
 from tests.database import create, prepare, run
 from tests.faults.ledger import wait_until

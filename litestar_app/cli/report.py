@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 if TYPE_CHECKING:
-    from litestar_app.transfer.schemas import Report
+    from litestar_app.students.reports import Report
 
 MAX_WIDTH = 1000
 """Characters of a cell where no terminal cuts them: an escaped value is not longer."""
@@ -48,7 +48,7 @@ def _show_errors(report: "Report") -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from litestar_app.transfer.schemas import MAX_LISTED  # noqa: PLC0415  heavy
+    from litestar_app.students.reports import MAX_LISTED  # noqa: PLC0415  heavy
 
     shown = report.errors[:MAX_LISTED]
     lines = [("row", "column", "value", "detail")]

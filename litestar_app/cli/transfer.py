@@ -22,9 +22,9 @@ from litestar_app.students.schemas import CGPA_MAX
 if TYPE_CHECKING:
     from litestar_app.database import Database
     from litestar_app.records.listing import Listing
+    from litestar_app.students.reports import Report
     from litestar_app.transfer.export import Format
     from litestar_app.transfer.imports import ImportOptions
-    from litestar_app.transfer.schemas import Report
 
 ENDINGS: dict[str, "Format | None"] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".xlsx": "xlsx"}
 STOPPED = "interrupted: nothing was stored, unless COMMIT had begun; see what is stored before you import it again"

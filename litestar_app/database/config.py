@@ -119,11 +119,12 @@ def _check_row(connection: Connection) -> None:
     try:
         inserted = connection.execute(insert(table).values(given)).lastrowid
         this = table.c.id == inserted
-        stored = [*connection.execute(select(table).where(this))]
+        row = select(*(table.c[name] for name in ("id", *given))).where(this)
+        stored = [*connection.execute(row)]
         for values in (changed, {"cgpa": 5.0}):  # the last would be an integer in some columns of SQLite
             connection.execute(update(table).where(this).values(values))
-            stored += [*connection.execute(select(table).where(this))]
-        expected = [(inserted, *row.values()) for row in (given, changed, changed | {"cgpa": 5.0})]
+            stored += [*connection.execute(row)]
+        expected = [(inserted, *values.values()) for values in (given, changed, changed | {"cgpa": 5.0})]
         if stored != expected or type(stored[2][3]) is not float:
             raise SettingsError("its table students does not fit: a row is not stored as it is given")
         if connection.execute(delete(table).where(this)).rowcount != 1:

@@ -12,6 +12,8 @@ TRANSFERS = 4
 """Threads for exports, and as many for imports, which no slow reader of an export holds up."""
 SHARE = TRANSFERS // 2
 """Exports, and as many imports, that one caller may have under way, so that others find a thread."""
+PART = 10_000
+"""Rows that one statement changes at most, so that none takes as long as a server that hangs."""
 POOL_SIZE = 2 * THREADS + 2 * (SCANNERS + 2 * TRANSFERS) + 3
 """A connection for each thread and to interrupt the long ones, for the ping, the event loop and the start."""
 

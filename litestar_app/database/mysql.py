@@ -21,6 +21,7 @@ from litestar_app.database.hosts import READ_ONLY, Hosts, check_ready
 from litestar_app.database.limits import Sizes, Timeouts, size_threads
 from litestar_app.database.sqlite import raise_for_columns
 from litestar_app.exceptions import SettingsError
+from litestar_app.models import STUDENTS
 from litestar_app.settings import MIN_CONNECTIONS, MYSQLDB, Host, Settings
 
 logger = logging.getLogger("litestar_app")
@@ -102,7 +103,7 @@ def raise_for_table(engines: Sequence[tuple[Any, ...]], described: Sequence[tupl
     problems += [
         f"column {name} is generated"
         for name, (*_, extra) in columns.items()
-        if GENERATED.search(extra) and name in {"name", "department", "cgpa"}
+        if GENERATED.search(extra) and name in STUDENTS.columns
     ]
     problems += [
         f"column {name} is {columns[name][0].upper()}; expected VARCHAR or TEXT"

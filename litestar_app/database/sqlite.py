@@ -19,6 +19,7 @@ from litestar_app.database.backend import Backend
 from litestar_app.database.failures import Failure, classify
 from litestar_app.database.limits import POOL_SIZE, THREADS, TRANSFERS, Sizes, Timeouts
 from litestar_app.exceptions import DatabaseFileError, DatabaseUnavailableError, SettingsError
+from litestar_app.models import STUDENTS
 
 if TYPE_CHECKING:
     from litestar_app.database.reads import Reader
@@ -308,7 +309,7 @@ AFFINITIES = {
 
 def raise_for_columns(required: dict[str, Any], problems: list[str]) -> None:
     """Raise SettingsError where a table exists, but lacks columns of ours, or needs values for others."""
-    ours = ["id", "name", "department", "cgpa"]
+    ours = STUDENTS.columns.keys()
     if required:
         problems += [f"column {name} is missing" for name in ours if name not in required]
         problems += [f"column {name} needs a value" for name in required if required[name] and name not in ours]

@@ -10,8 +10,8 @@ from litestar_app.exceptions import ConstraintError
 from litestar_app.idempotency import ANY, KEYS, hash_stored_keys
 from litestar_app.models import HISTORY
 from litestar_app.students.exceptions import StudentNotFoundError
+from litestar_app.students.reports import ImportedStudent, Report
 from litestar_app.students.schemas import StudentRead
-from litestar_app.transfer.schemas import ImportedStudent, Report
 
 NOTHING = (None,) * len(BEFORE)
 WIPE = dict.fromkeys([*BEFORE, *AFTER])

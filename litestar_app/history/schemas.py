@@ -7,8 +7,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from litestar_app.entries import Action
 from litestar_app.http.problems import Problem
+from litestar_app.students.reports import Report
 from litestar_app.students.schemas import StudentRead
-from litestar_app.transfer.schemas import Report
 
 ANANYA = {"id": 1, "name": "Ananya", "department": "CSE", "cgpa": 8.9}
 At = Annotated[datetime, Meta(description="in UTC", examples=["2026-11-25T08:30:00.123456Z"])]

@@ -18,6 +18,7 @@ from sqlalchemy import (
     update,
 )
 
+from litestar_app.database.limits import PART
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.entries import AFTER, BEFORE, IMPORTS, D, H, ImportLog
 from litestar_app.exceptions import ConstraintError
@@ -25,8 +26,7 @@ from litestar_app.history.exceptions import ImportNotFoundError, StudentsChanged
 from litestar_app.history.schemas import UndoReport
 from litestar_app.models import HISTORY
 from litestar_app.students.record import STUDENT
-from litestar_app.transfer.merge import PART
-from litestar_app.transfer.schemas import MAX_LISTED
+from litestar_app.students.reports import MAX_LISTED
 
 LATER = HISTORY.alias("later")
 INVERSE = {"create": "delete", "update": "update", "delete": "create"}

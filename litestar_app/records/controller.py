@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Controller, Request, Response, delete, patch, post, put, route
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import OpenAPIType
 from litestar.params import JSONBody, PathParameter
+from msgspec import UNSET, UnsetType
 
 from litestar_app.http.bodies import PATCH_TYPES, BodyDTO, MergePatchDTO, MergePatchOperation
 from litestar_app.http.callers import get_caller
@@ -15,6 +17,7 @@ from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import READ, IdempotencyKey, parse_key, with_query
 from litestar_app.http.problems import problem_responses
 from litestar_app.idempotency import KeyInUseError
+from litestar_app.records.fields import GivenId
 from litestar_app.records.listing import Listings
 from litestar_app.records.record import etag
 from litestar_app.records.responses import (
@@ -44,7 +47,14 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
     id_type: Any = Annotated[
         str, PathParameter(description=f"the {one}'s id", schema_extra={"type": OpenAPIType.INTEGER})
     ]
+    update_type: Any = msgspec.defstruct(  # what GET gave can be edited and sent back
+        f"{one.capitalize()}Update",
+        [("id", GivenId | UnsetType, UNSET)],
+        bases=(create_type,),
+        forbid_unknown_fields=True,
+    )
     create_dto = type(f"{create_type.__name__}DTO", (BodyDTO[create_type],), {})
+    update_dto = type(f"{update_type.__name__}DTO", (BodyDTO[update_type],), {"path_fields": {"id": "record_id"}})
     patch_dto = type(f"{patch_type.__name__}DTO", (MergePatchDTO[patch_type],), {})
 
     class RecordController(Controller):
@@ -102,7 +112,7 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
 
         @put(
             f"/{one}/{{record_id:str}}",
-            dto=create_dto,
+            dto=update_dto,
             operation_id=f"update_{one}",
             summary=f"Replace a {one}",
             responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, **missing}),
@@ -112,7 +122,7 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
             self,
             request: Request[Any, Any, Any],
             record_id: id_type,
-            data: JSONBody[create_type],
+            data: JSONBody[update_type],
             if_match: IfMatch = None,
             if_none_match: UnlessMatch = None,
         ) -> Response[read_type]:

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 MAX_ID = 2**63 - 1
 """The highest id that a database holds."""
+GivenId = Annotated[
+    int, Meta(description="the id in the path, or none", examples=[1], extra_json_schema={"readOnly": True})
+]
+"""The id in a body that replaces a record."""
 KINDS: Mapping[type[msgspec.inspect.Type], type] = {
     msgspec.inspect.StrType: str,
     msgspec.inspect.BoolType: bool,

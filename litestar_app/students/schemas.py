@@ -4,10 +4,12 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from litestar_app.records.fields import GivenId
 from litestar_app.records.texts import MAX_LENGTH, PATTERN, find_fault
 
 CGPA_MAX = 10
 """The best CGPA."""
+CGPA_RULE = f"a number from 0 to {CGPA_MAX}"
 
 _TEXT_RULE = (
     f"1 to {MAX_LENGTH} characters, at least one of them visible, once the text is normalised: Unicode NFC, no white "
@@ -21,12 +23,7 @@ _TEXT = Meta(
 
 Name = Annotated[str, _TEXT, Meta(examples=["Ananya"]), find_fault]
 Department = Annotated[str, _TEXT, Meta(examples=["CSE"]), find_fault]
-Cgpa = Annotated[
-    float, Meta(ge=0, le=CGPA_MAX, description=f"a number from 0 to {CGPA_MAX}", examples=[min(8.9, CGPA_MAX)])
-]
-GivenId = Annotated[
-    int, Meta(description="the id in the path, or none", examples=[1], extra_json_schema={"readOnly": True})
-]
+Cgpa = Annotated[float, Meta(ge=0, le=CGPA_MAX, description=CGPA_RULE, examples=[min(8.9, CGPA_MAX)])]
 
 
 def _check(text: str) -> None:

@@ -36,12 +36,13 @@ from litestar_app.http.downloads import Download, Pace, begin
 from litestar_app.http.parameters import READ, IdempotencyKey, parse_key, with_query
 from litestar_app.http.problems import PROBLEM_JSON, make_problem, problem_responses
 from litestar_app.http.uploads import FORM, receive_file
-from litestar_app.students.record import LISTINGS
+from litestar_app.students.record import LISTINGS, STUDENT
+from litestar_app.students.reports import ImportChange, ImportedStudent, ImportProblem, Report
+from litestar_app.students.schemas import CGPA_RULE
 from litestar_app.transfer.exceptions import ImportRejectedError
 from litestar_app.transfer.export import Format, export
 from litestar_app.transfer.formats import Kind, Match
 from litestar_app.transfer.imports import ImportOptions, ImportService, Mode
-from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem, Report
 from litestar_app.transfer.shares import TransferShares
 
 logger = logging.getLogger("litestar_app")
@@ -86,13 +87,12 @@ EXAMPLES = {
 }
 
 
-RULE = "expected a number from 0 to 10"
+RULE = f"expected {CGPA_RULE}"
 REPORT = Report(rejected=1, errors=[ImportProblem(7, "cgpa", "11", RULE)])
 
 
-DRY_RUN = Report(
-    dry_run=True, created=1, changes=[ImportChange(2, None, None, ImportedStudent(None, "Boris", "ECE", 7.4))]
-)
+BORIS = dict.fromkeys(STUDENT.columns) | {"name": "Boris", "department": "ECE", "cgpa": 7.4}
+DRY_RUN = Report(dry_run=True, created=1, changes=[ImportChange(2, None, None, ImportedStudent(**BORIS))])
 
 
 class Rejection(Report, kw_only=True):
@@ -156,9 +156,7 @@ class TransferController(Controller):
         summary="Export students",
         responses={
             200: ResponseSpec(str, description="A file with all students that match", media_type=CSV),
-            **problem_responses(
-                400, details={400: "query parameter 'cgpa_min': expected a number from 0 to 10, got 'ten'"}
-            ),
+            **problem_responses(400, details={400: f"query parameter 'cgpa_min': {RULE}, got 'ten'"}),
         },
     )
     @with_query(LISTINGS.query)

@@ -19,6 +19,7 @@ from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import InvalidFileError
 from litestar_app.idempotency import Once
 from litestar_app.students.record import STUDENT
+from litestar_app.students.reports import MAX_LISTED, ImportProblem, Report
 from litestar_app.transfer.exceptions import ImportRejectedError
 from litestar_app.transfer.formats import (
     Batch,
@@ -33,7 +34,6 @@ from litestar_app.transfer.formats import (
     write_rows,
 )
 from litestar_app.transfer.merge import ChangeLog, Merge, Unrecorded, stage
-from litestar_app.transfer.schemas import MAX_LISTED, ImportProblem, Report
 
 Mode = Literal["all", "valid"]
 SPREADSHEETS = {"csv", "xlsx"}

@@ -28,15 +28,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.schema import CreateTable
 
+from litestar_app.database.limits import PART
 from litestar_app.database.unit_of_work import UnitOfWork
 from litestar_app.exceptions import DatabaseUnavailableError
 from litestar_app.models import MYSQL
 from litestar_app.students.record import STUDENT
+from litestar_app.students.reports import ImportChange, ImportedStudent, ImportProblem
 from litestar_app.students.schemas import StudentRead
 from litestar_app.transfer.formats import ALL, Batch, ImportRow, Match, SentRow
 from litestar_app.transfer.formats.readers import MAX_DOUBLE
 from litestar_app.transfer.formats.rows import BITS, EMPTY
-from litestar_app.transfer.schemas import ImportChange, ImportedStudent, ImportProblem
 
 LONG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 STAGED = Table(
@@ -69,8 +70,6 @@ SENT = Table(
 )
 """Of rows as `SentRow` has them: their texts as sent, which cells break a rule, and the problems of those as JSON. One
 row for each row of the file, since MySQL opens a temporary table only once in a statement."""
-PART = 10_000
-"""Rows of which a statement takes care, so that none takes as long as a server that hangs."""
 CACHE = 64 * 1024
 """KiB that SQLite may keep of the indexes while it merges."""
 STAGED_COLUMNS = ("number", "id", *STUDENT.names, "given", "emptied")

@@ -108,3 +108,15 @@ def test_core_names_no_capability() -> None:
     capabilities = {"access", "departments", "history", "operations", "transfer"}
     core = ("http/", "records/", "students/", "database/", "idempotency", "exceptions", "settings", "startup")
     assert {(file, name) for file, name in find_imports() if file.startswith(core) and name in capabilities} == set()
+
+
+def test_what_is_read_first_is_short() -> None:
+    """The application and all that is the student's own are read in fifteen minutes."""
+    files = [PACKAGE / "app.py", *(PACKAGE / "students").glob("*.py")]
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 600
+
+
+def test_what_is_generic_names_no_student() -> None:
+    """`records/` imports nothing of the student, nor a model."""
+    assert [(file, name) for file, name in find_imports() if file.startswith("records/")
+            and name in {"students", "models", "entries"}] == []  # fmt: skip

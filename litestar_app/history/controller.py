@@ -17,8 +17,7 @@ from litestar_app.http.docs import get_root
 from litestar_app.http.parameters import EDITOR, READ, format_links, is_plain_integer
 from litestar_app.http.problems import document_problem, problem_responses
 from litestar_app.http.security import NO_STORE
-from litestar_app.records.responses import LINK
-from litestar_app.students.controller import StudentId, read_id
+from litestar_app.students.controller import HEADERS, StudentId, read_id
 from litestar_app.students.exceptions import StudentNotFoundError
 
 MAX_IMPORT_ID = 2**31 - 1
@@ -43,7 +42,7 @@ class HistoryController(Controller):
         summary="List what has happened to a student",
         response_description="The entries of the page, newest first; an empty array where none are kept",
         responses=problem_responses(400, 404, details={**LIMIT, 404: StudentNotFoundError.summary}),
-        response_headers=[LINK],
+        response_headers=[HEADERS.link],
     )
     async def list_history(
         self,
@@ -66,7 +65,7 @@ class HistoryController(Controller):
         summary="List imports",
         response_description="The imports of the page, newest first",
         responses=problem_responses(400, details=LIMIT),
-        response_headers=[LINK],
+        response_headers=[HEADERS.link],
     )
     async def list_imports(
         self,

@@ -21,11 +21,8 @@ from litestar_app.records.fields import GivenId
 from litestar_app.records.listing import Listings
 from litestar_app.records.record import etag
 from litestar_app.records.responses import (
-    ETAG,
-    LINK,
-    LOCATION,
-    TOTAL,
     check_links,
+    document_headers,
     parse_id,
     respond,
     respond_with_page,
@@ -39,7 +36,7 @@ LIMIT = {400: "query parameter 'limit': expected an integer from 1 to 1000, got 
 def create_controller(records: RecordService[Any], one: str, many: str) -> type[Controller]:
     """Make a controller with the six routes that a student has: `/<one>`, `/<one>/{id}` and `/<many>`."""
     record, not_found, listings = records.record, records.not_found, Listings(records.record)
-    missing = {404: not_found.summary}
+    missing, headers = {404: not_found.summary}, document_headers(one, many)
     # annotations that Litestar reads when it registers the handlers
     create_type: Any = record.create
     patch_type: Any = record.patch
@@ -68,7 +65,7 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
             operation_id=f"list_{many}",
             summary=f"List {many}",
             responses=problem_responses(400, details=LIMIT),
-            response_headers=[LINK, TOTAL],
+            response_headers=[headers.link, headers.total],
         )
         @with_query(listings.page_query)
         async def list_records(self, request: Request[Any, Any, Any], **query: Any) -> Response[list[read_type]]:
@@ -83,7 +80,7 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
             operation_id=f"create_{one}",
             summary=f"Create a {one}",
             responses=problem_responses(400, 409, 413, 415, 422, details={**BODY, 409: KeyInUseError.summary}),
-            response_headers=[LOCATION, ETAG],
+            response_headers=[headers.location, headers.etag],
         )
         async def create_record(
             self, request: Request[Any, Any, Any], data: JSONBody[create_type], idempotency_key: IdempotencyKey = None
@@ -102,7 +99,7 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
                 304: ResponseSpec(None, description="The client has this version"),
                 **problem_responses(400, 404, details=missing),
             },
-            response_headers=[ETAG],
+            response_headers=[headers.etag],
         )
         async def get_record(self, record_id: id_type, if_none_match: IfNoneMatch = None) -> Response[read_type]:
             found = await records.get(parse_id(record_id, not_found))
@@ -116,7 +113,7 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
             operation_id=f"update_{one}",
             summary=f"Replace a {one}",
             responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, **missing}),
-            response_headers=[ETAG],
+            response_headers=[headers.etag],
         )
         async def update_record(
             self,
@@ -138,7 +135,7 @@ def create_controller(records: RecordService[Any], one: str, many: str) -> type[
             responses=problem_responses(
                 400, 404, 409, 412, 413, 415, 422, details={**BODY, **missing, 415: PATCH_TYPES}
             ),
-            response_headers=[ETAG],
+            response_headers=[headers.etag],
         )
         async def patch_record(
             self,

@@ -22,20 +22,9 @@ R = TypeVar("R", bound=Struct)
 SHORT_PAGE = 1000
 """Rows that a query may pass, skipped ones included, and still be a short one."""
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many students at most")]
-Offset = Annotated[
-    int | None,
-    QueryParameter(
-        ge=0,
-        le=2**53 - 1,
-        description="how many students to skip; not beside a cursor",
-        schema_extra={"minimum": 0},  # without a default, which generated clients would send beside a cursor
-    ),
-]
 CursorText = Annotated[
     str | None, QueryParameter(description="where the page begins, from a Link; it keeps the filters and the sort")
 ]
-Count = Annotated[bool, QueryParameter(description="whether X-Total-Count tells how many students match")]
 
 
 class SortKey(NamedTuple):
@@ -202,12 +191,21 @@ class Listings(Generic[R]):
             **{one.name: (one.annotation, one.default) for one in self.filters},
         }
         """The query parameters of what is listed, in which order: the annotation and the default of each."""
+        many = record.table.name
+        limit = QueryParameter(ge=1, le=1000, description=f"how many {many} at most")
+        offset = QueryParameter(
+            ge=0,
+            le=2**53 - 1,
+            description=f"how many {many} to skip; not beside a cursor",
+            schema_extra={"minimum": 0},  # without a default, which generated clients would send beside a cursor
+        )
+        count = QueryParameter(description=f"whether X-Total-Count tells how many {many} match")
         self.page_query: Mapping[str, tuple[Any, Any]] = {
-            "limit": (Limit, 100),
-            "offset": (Offset, None),
+            "limit": (Annotated[int, limit], 100),
+            "offset": (Annotated[int | None, offset], None),
             "cursor": (CursorText, None),
             **self.query,
-            "count": (Count, False),
+            "count": (Annotated[bool, count], False),
         }
         """The query parameters of a page."""
 

@@ -1,6 +1,6 @@
 """Responses with records: their entity tags, and the links between the pages of a listing."""
 
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -19,31 +19,34 @@ R = TypeVar("R", bound=Struct)
 
 MAX_LINK = MAX_QUERY - 1500
 """Bytes of the query of a link, but for the record at a boundary: a text of 100 characters may have 400."""
-# Of a header that is only documented, the value says of what type it is.
-ETAG = ResponseHeader(
-    "ETag",
-    documentation_only=True,
-    value="",
-    description="the version of the student",
-    example='"33c00e7dc6ec343591bbd6e5"',
-)
-LOCATION = ResponseHeader(
-    "Location", documentation_only=True, value="", description="the path of the new student", example="/student/1"
-)
-LINK = ResponseHeader(
-    "Link",
-    documentation_only=True,
-    value="",
-    description="the pages first, prev and next, where there are such (RFC 8288)",
-    example='</students?limit=100>; rel="first"',
-)
-TOTAL = ResponseHeader(
-    "X-Total-Count",
-    documentation_only=True,
-    value=cast("Any", 0),
-    description="how many students match, if count is true",
-    example=250,
-)
+
+
+class Headers(NamedTuple):
+    """Header fields as the document shows them; the value of one that is only documented says of what type it is."""
+
+    etag: ResponseHeader
+    location: ResponseHeader
+    link: ResponseHeader
+    total: ResponseHeader
+
+
+def document_headers(one: str, many: str) -> Headers:
+    """Document the header fields of responses with records, by their nouns."""
+
+    def document(name: str, description: str, example: Any) -> ResponseHeader:
+        value: Any = type(example)()
+        return ResponseHeader(name, documentation_only=True, value=value, description=description, example=example)
+
+    return Headers(
+        document("ETag", f"the version of the {one}", '"33c00e7dc6ec343591bbd6e5"'),
+        document("Location", f"the path of the new {one}", f"/{one}/1"),
+        document(
+            "Link",
+            "the pages first, prev and next, where there are such (RFC 8288)",
+            f'</{many}?limit=100>; rel="first"',
+        ),
+        document("X-Total-Count", f"how many {many} match, if count is true", 250),
+    )
 
 
 def parse_id(given: str, not_found: type[RejectedError]) -> int:

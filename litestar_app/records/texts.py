@@ -1,4 +1,4 @@
-"""The texts of a student: how they are normalised, and which rule one breaks."""
+"""The texts of a record: how they are normalised, and which rule one breaks."""
 
 import re
 import unicodedata

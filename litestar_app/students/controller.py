@@ -18,11 +18,8 @@ from litestar_app.http.problems import problem_responses
 from litestar_app.idempotency import KeyInUseError
 from litestar_app.records.record import etag
 from litestar_app.records.responses import (
-    ETAG,
-    LINK,
-    LOCATION,
-    TOTAL,
     check_links,
+    document_headers,
     parse_id,
     respond,
     respond_with_page,
@@ -33,6 +30,7 @@ from litestar_app.students.schemas import Message, StudentCreate, StudentPatch, 
 from litestar_app.students.service import StudentService
 
 StudentId = Annotated[str, PathParameter(description="the student's id", schema_extra={"type": OpenAPIType.INTEGER})]
+HEADERS = document_headers("student", "students")
 # What the documentation shows of a wrong id, and of a body that cannot be read.
 NOT_FOUND = {404: StudentNotFoundError.summary}
 BODY = {400: "The body is not JSON: it ends too early"}
@@ -67,7 +65,7 @@ class StudentController(Controller):
         responses=problem_responses(
             400, details={400: "query parameter 'limit': expected an integer from 1 to 1000, got 'ten'"}
         ),
-        response_headers=[LINK, TOTAL],
+        response_headers=[HEADERS.link, HEADERS.total],
     )
     @with_query(LISTINGS.page_query)
     async def list_students(
@@ -88,7 +86,7 @@ class StudentController(Controller):
         summary="Create a student",
         response_description="The student as stored",
         responses=problem_responses(400, 409, 413, 415, 422, details={**BODY, 409: KeyInUseError.summary}),
-        response_headers=[LOCATION, ETAG],
+        response_headers=[HEADERS.location, HEADERS.etag],
     )
     async def create_student(
         self,
@@ -113,7 +111,7 @@ class StudentController(Controller):
             304: ResponseSpec(None, description="The client has this version"),
             **problem_responses(400, 404, details=NOT_FOUND),
         },
-        response_headers=[ETAG],
+        response_headers=[HEADERS.etag],
     )
     async def get_student(
         self, student_id: StudentId, students: NamedDependency[StudentService], if_none_match: IfNoneMatch = None
@@ -131,7 +129,7 @@ class StudentController(Controller):
         summary="Replace a student",
         response_description="The student as replaced",
         responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, **NOT_FOUND}),
-        response_headers=[ETAG],
+        response_headers=[HEADERS.etag],
     )
     async def update_student(  # noqa: PLR0913, PLR0917  the parameters of the route
         self,
@@ -153,7 +151,7 @@ class StudentController(Controller):
         summary="Change a student",
         response_description="The student as changed",
         responses=problem_responses(400, 404, 409, 412, 413, 415, 422, details={**BODY, **NOT_FOUND, 415: PATCH_TYPES}),
-        response_headers=[ETAG],
+        response_headers=[HEADERS.etag],
     )
     async def patch_student(  # noqa: PLR0913, PLR0917  the parameters of the route
         self,

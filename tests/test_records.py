@@ -12,16 +12,21 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy import Double, Index, MetaData, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from litestar_app.app import create_app
 from litestar_app.database import Database
+from litestar_app.database.plugin import DatabasePlugin
 from litestar_app.exceptions import RejectedError
 from litestar_app.models import MYSQL
+from litestar_app.records.controller import create_controller
 from litestar_app.records.filters import between, contains, equals
 from litestar_app.records.listing import Listings
 from litestar_app.records.record import Record
 from litestar_app.records.service import RecordService
 from litestar_app.records.texts import find_fault
+from litestar_app.settings import Settings
 from litestar_app.students.record import STUDENT
 from tests.database import prepare, run
+from tests.service import connect, serve_app
 
 
 class Room(DefaultBase):
@@ -291,3 +296,36 @@ def test_fields_of_other_types_are_rejected(kind: object) -> None:
     new = type("New", (Struct,), {"__annotations__": {"tags": kind}})
     with pytest.raises(TypeError, match=r"^tags: expected one of str, bool, int, float, date, perhaps with None, got"):
         Record(Room, create=new, patch=RoomPatch, read=RoomPatch)
+
+
+def test_rooms_have_the_routes_of_a_student(database_url: str) -> None:
+    """Every kind of field goes through HTTP as JSON, null too."""
+    room = {
+        "name": "A", "nickname": None, "seats": 2, "floor": -1, "area": 0.1, "height": None,
+        "is_open": True, "is_old": None, "built": "2000-02-29", "closed": "2001-01-01",
+    }  # fmt: skip
+    settings = Settings(database_url=database_url)
+    with prepare(database_url) as alchemy:
+        Room.metadata.create_all(alchemy.get_engine())
+        app = create_app(settings)
+        app.register(create_controller(RoomService(app.plugins.get(DatabasePlugin).database), "room", "rooms"))
+        with serve_app(app) as url, connect(url) as client:
+            created = client.post("/room", json=room, headers={"Idempotency-Key": "a"})
+            assert (created.status_code, created.json()) == (201, {"id": 1, **room})
+            assert client.get("/room/1", headers={"If-None-Match": created.headers["ETag"]}).status_code == 304
+            assert client.get("/room/1").json() == created.json()
+            changes = {"floor": None, "is_old": False, "closed": None}
+            assert client.patch("/room/1", json=changes).json() == {"id": 1, **room, **changes}
+            assert client.put("/room/1", json=created.json()).json() == created.json()
+            for query in ("seats=2", "is_open=true", "built_min=2000-02-29", "floor_max=-1", "closed=2001-01-01"):
+                assert client.get(f"/rooms?{query}&count=true").json() == [created.json()]
+            for query in (
+                "seats=18446744073709551615",
+                "floor_max=18446744073709551615",
+                "seats=99999999999999999999",
+                "built_min=29.2.2000",
+            ):
+                assert client.get(f"/rooms?{query}").status_code == 400, query
+            assert client.delete("/room/1").status_code == 204
+            assert client.get("/room/1").status_code == 404
+        Room.metadata.drop_all(alchemy.get_engine())

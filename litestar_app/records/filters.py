@@ -12,12 +12,13 @@ from msgspec import Meta
 from sqlalchemy import Column, ColumnElement, LargeBinary, and_, func, or_
 from sqlalchemy import cast as sql_cast
 
-from litestar_app.records.fields import Field
+from litestar_app.records.fields import MAX_ID, Field
 from litestar_app.records.texts import MAX_LENGTH, normalize
 
 MAX_TEXT = MAX_LENGTH
 """Characters of a text to look for."""
 NUL = "NUL is not possible"
+TOO_LARGE = f"expected an integer from {-MAX_ID} to {MAX_ID}"
 
 
 class Filter:
@@ -33,9 +34,8 @@ class Filter:
         self.annotation = annotation
 
     def find_fault(self, value: Any) -> str:
-        """Return what is wrong with a value, or ""."""
-        del value
-        return ""
+        """Return what is wrong with a value, or "": no database holds a larger integer."""
+        return TOO_LARGE if isinstance(value, int) and abs(value) > MAX_ID else ""
 
     def make_condition(self, value: Any) -> ColumnElement[bool]:
         """Return the condition of SQL."""
@@ -54,7 +54,9 @@ class OneOf(Filter):
         )
 
     def find_fault(self, value: Sequence[Any]) -> str:
-        """Reject texts that no record has."""
+        """Reject texts and integers that no record has."""
+        if fault := next(filter(None, map(super().find_fault, value)), ""):
+            return fault
         texts = [one for one in value if _is_text(one)]
         if not all(map(normalize, texts)):
             return "empty; leave it out"
